@@ -1,0 +1,177 @@
+#pragma once
+
+#include "error.hpp"
+
+#include <algorithm>
+#include <atomic>
+#include <condition_variable>
+#include <cstdint>
+#include <exception>
+#include <functional>
+#include <mutex>
+#include <thread>
+#include <vector>
+
+namespace sinq {
+
+/// Runs independent tasks; replace it to use an engine's own threads.
+/// Tasks write to disjoint memory and never depend on their order, so results are the same for every executor.
+class executor {
+public:
+  executor() = default;
+  executor(const executor&) = delete;
+  executor& operator=(const executor&) = delete;
+  virtual ~executor() = default;
+
+  /// How many tasks run at once at most, >= 1.
+  [[nodiscard]] virtual std::size_t concurrency() const = 0;
+  /// Calls task(0) .. task(count - 1), each once, and returns when all have ended.
+  /// If tasks throw, one of the exceptions is rethrown here after the others have ended.
+  virtual void run(std::size_t count, const std::function<void(std::size_t)>& task) = 0;
+};
+
+/// Runs every task in the calling thread, in order.
+class serial_executor final : public executor {
+public:
+  [[nodiscard]] std::size_t concurrency() const override { return 1; }
+  void run(std::size_t count, const std::function<void(std::size_t)>& task) override {
+    for (std::size_t i = 0; i < count; ++i) task(i);
+  }
+};
+
+/// A persistent pool: `threads` - 1 workers that sleep between calls, and the calling thread.
+/// Calls from several threads take turns; a call from inside a task runs serially.
+class thread_pool final : public executor {
+public:
+  /// @param threads  in all, the caller included; 0 means one for each hardware thread
+  explicit thread_pool(std::size_t threads = 0) {
+    if (threads == 0) threads = std::max(1u, std::thread::hardware_concurrency());
+    workers_.reserve(threads - 1);
+    try {
+      for (std::size_t i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
+    } catch (...) {
+      stop();
+      throw;
+    }
+  }
+  ~thread_pool() override { stop(); }
+
+  [[nodiscard]] std::size_t concurrency() const override { return workers_.size() + 1; }
+
+  void run(std::size_t count, const std::function<void(std::size_t)>& task) override {
+    if (count <= 1 || workers_.empty() || inside_) {
+      for (std::size_t i = 0; i < count; ++i) task(i);
+      return;
+    }
+    const std::lock_guard turn{turn_};
+    {
+      const std::lock_guard lock{mutex_};
+      task_ = &task;
+      count_ = count;
+      next_.store(0, std::memory_order_relaxed);
+      busy_ = workers_.size();
+      failure_ = nullptr;
+      ++generation_;
+    }
+    wake_.notify_all();
+    drain();
+    std::unique_lock lock{mutex_};
+    done_.wait(lock, [this] { return busy_ == 0; });
+    if (failure_) std::rethrow_exception(failure_);
+  }
+
+private:
+  void drain() {
+    inside_ = true;
+    try {
+      for (std::size_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) (*task_)(i);
+    } catch (...) {
+      const std::lock_guard lock{mutex_};
+      if (!failure_) failure_ = std::current_exception();
+      next_.store(count_, std::memory_order_relaxed);
+    }
+    inside_ = false;
+  }
+  void work() {
+    for (std::uint64_t seen = 0;;) {
+      {
+        std::unique_lock lock{mutex_};
+        wake_.wait(lock, [&] { return stopping_ || generation_ != seen; });
+        if (stopping_) return;
+        seen = generation_;
+      }
+      drain();
+      const std::lock_guard lock{mutex_};
+      if (--busy_ == 0) done_.notify_one();
+    }
+  }
+  void stop() {
+    {
+      const std::lock_guard lock{mutex_};
+      stopping_ = true;
+    }
+    wake_.notify_all();
+    for (std::thread& worker : workers_) worker.join();
+  }
+
+  static inline thread_local bool inside_ = false;
+  std::vector<std::thread> workers_;
+  std::mutex turn_;
+  std::mutex mutex_;
+  std::condition_variable wake_;
+  std::condition_variable done_;
+  const std::function<void(std::size_t)>* task_ = nullptr;
+  std::size_t count_ = 0;
+  std::atomic<std::size_t> next_{0};
+  std::size_t busy_ = 0;
+  std::uint64_t generation_ = 0;
+  std::exception_ptr failure_;
+  bool stopping_ = false;
+};
+
+/// The pool that is used where no executor is given: one thread for each hardware thread, started at first use.
+[[nodiscard]] inline executor& default_executor() {
+  static thread_pool pool;
+  return pool;
+}
+
+/// Told how much is done, from 0 to 1, never from two threads at once; returning false asks to stop,
+/// which ends the operation with errc::cancelled.
+using progress_callback = std::function<bool(double done)>;
+
+/// Calls task(begin, end) over [0, count) in chunks of at most `grain`, reports progress after each chunk,
+/// and stops early with the first error (that of the lowest chunk, whatever the number of threads) or when cancelled.
+/// The chunks depend on `grain` alone, never on the number of threads.
+template <class Task>
+[[nodiscard]] result<void> parallel_for(executor& threads, std::size_t count, std::size_t grain, Task&& task,
+                                        const progress_callback& progress = {}) {
+  grain = std::max<std::size_t>(1, grain);
+  const std::size_t chunks = count / grain + (count % grain != 0 ? 1 : 0);
+  std::mutex mutex;
+  std::size_t done = 0;
+  std::size_t failed_chunk = chunks;
+  error failure;
+  bool cancelled = false;
+  std::atomic<std::size_t> stop_at{chunks};
+  threads.run(chunks, [&](std::size_t chunk) {
+    if (chunk >= stop_at.load(std::memory_order_relaxed)) return;
+    const std::size_t begin = chunk * grain;
+    result<void> outcome = task(begin, std::min(count, begin + grain));
+    const std::lock_guard lock{mutex};
+    ++done;
+    if (!outcome && chunk < failed_chunk) {
+      failed_chunk = chunk;
+      failure = std::move(outcome).error();
+      stop_at.store(std::min(chunk, stop_at.load()), std::memory_order_relaxed);
+    }
+    if (progress && !cancelled && !progress(static_cast<double>(done) / static_cast<double>(chunks))) {
+      cancelled = true;
+      stop_at.store(0, std::memory_order_relaxed);
+    }
+  });
+  if (cancelled) return make_error(errc::cancelled, "cancelled by the progress callback");
+  if (failed_chunk < chunks) return failure;
+  return {};
+}
+
+} // namespace sinq

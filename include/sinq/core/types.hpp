@@ -1,0 +1,133 @@
+#pragma once
+
+#include "config.hpp"
+
+#include <Eigen/Core>
+
+#include <array>
+#include <bit>
+#include <cstdint>
+#include <optional>
+#include <string_view>
+#include <type_traits>
+
+namespace sinq {
+
+/// The 16-bit floats of the API are Eigen's, so that Eigen expressions and sinq views share memory.
+/// Conversion from float rounds half to even; overflow gives infinity.
+using float16 = Eigen::half;
+using bfloat16 = Eigen::bfloat16;
+
+/// Bytes without an owner's say: codes, file contents, tensor data.
+using byte = std::byte;
+
+/// Element types of tensors in files, named as safetensors names them.
+enum class dtype : std::uint8_t {
+  f64,
+  f32,
+  f16,
+  bf16,
+  f8_e4m3,
+  f8_e5m2,
+  i64,
+  i32,
+  i16,
+  i8,
+  u64,
+  u32,
+  u16,
+  u8,
+  boolean
+};
+
+/// Everything known about one element type.
+struct dtype_info {
+  dtype type;
+  std::string_view name; ///< as in a safetensors header
+  std::size_t size_bytes;
+  bool is_float;
+};
+
+inline constexpr std::array<dtype_info, 15> dtype_table{{
+    {dtype::f64, "F64", 8, true},
+    {dtype::f32, "F32", 4, true},
+    {dtype::f16, "F16", 2, true},
+    {dtype::bf16, "BF16", 2, true},
+    {dtype::f8_e4m3, "F8_E4M3", 1, true},
+    {dtype::f8_e5m2, "F8_E5M2", 1, true},
+    {dtype::i64, "I64", 8, false},
+    {dtype::i32, "I32", 4, false},
+    {dtype::i16, "I16", 2, false},
+    {dtype::i8, "I8", 1, false},
+    {dtype::u64, "U64", 8, false},
+    {dtype::u32, "U32", 4, false},
+    {dtype::u16, "U16", 2, false},
+    {dtype::u8, "U8", 1, false},
+    {dtype::boolean, "BOOL", 1, false},
+}};
+
+[[nodiscard]] constexpr const dtype_info& info(dtype type) {
+  return dtype_table[static_cast<std::size_t>(type)];
+}
+[[nodiscard]] constexpr std::string_view to_string(dtype type) {
+  return info(type).name;
+}
+[[nodiscard]] constexpr std::size_t size_bytes(dtype type) {
+  return info(type).size_bytes;
+}
+
+/// The element type of that name ("BF16"), if there is one.
+[[nodiscard]] constexpr std::optional<dtype> parse_dtype(std::string_view name) {
+  for (const dtype_info& entry : dtype_table)
+    if (entry.name == name) return entry.type;
+  return std::nullopt;
+}
+
+/// 8-bit floats of the OCP FP8 specification, to be read from files; see decode_f8.
+struct float8_e4m3 {
+  std::uint8_t bits;
+};
+struct float8_e5m2 {
+  std::uint8_t bits;
+};
+
+/// Value of an OCP FP8 E4M3 number: 1.4.3, bias 7, no infinity, 0x7f and 0xff are NaN. Exact in float.
+[[nodiscard]] inline float to_float(float8_e4m3 value) {
+  const std::uint32_t sign = static_cast<std::uint32_t>(value.bits >> 7) << 31;
+  const std::uint32_t exponent = (value.bits >> 3) & 15u;
+  const std::uint32_t mantissa = value.bits & 7u;
+  if (exponent == 15 && mantissa == 7) return std::bit_cast<float>(sign | 0x7fc00000u);
+  if (exponent == 0) return (sign != 0 ? -1.0f : 1.0f) * static_cast<float>(mantissa) * 0x1p-9f;
+  return std::bit_cast<float>(sign | ((exponent + 120u) << 23) | (mantissa << 20));
+}
+
+/// Value of an OCP FP8 E5M2 number: 1.5.2, bias 15, infinities and NaN as in IEEE 754. Exact in float.
+[[nodiscard]] inline float to_float(float8_e5m2 value) {
+  return static_cast<float>(Eigen::numext::bit_cast<float16>(static_cast<std::uint16_t>(value.bits << 8)));
+}
+
+[[nodiscard]] inline float to_float(float value) {
+  return value;
+}
+[[nodiscard]] inline float to_float(float16 value) {
+  return static_cast<float>(value);
+}
+[[nodiscard]] inline float to_float(bfloat16 value) {
+  return static_cast<float>(value);
+}
+/// Rounds half to even; magnitudes above FLT_MAX become infinity, which every reader of weights refuses.
+[[nodiscard]] inline float to_float(double value) {
+  return static_cast<float>(value);
+}
+
+/// An element type that weights may have.
+template <class T>
+concept weight_element = std::is_same_v<T, float> || std::is_same_v<T, double> || std::is_same_v<T, float16> ||
+    std::is_same_v<T, bfloat16> || std::is_same_v<T, float8_e4m3> || std::is_same_v<T, float8_e5m2>;
+
+/// True unless NaN or infinite; looks at the bits, so that it holds under -ffast-math too.
+[[nodiscard]] inline bool is_finite(float value) {
+  return (std::bit_cast<std::uint32_t>(value) & 0x7f800000u) != 0x7f800000u;
+}
+
+} // namespace sinq
