@@ -14,7 +14,7 @@ namespace sinq {
 inline constexpr std::size_t buffer_alignment_bytes = 64;
 
 /// An owned array of trivial elements that starts on a 64-byte boundary; zeroed unless `uninitialized` is asked for.
-/// Move-only; memory comes from the aligned operator new, so bad_alloc is its only failure.
+/// Move-only, empty once moved from; memory comes from the aligned operator new, so bad_alloc is its only failure.
 template <class T>
 class aligned_buffer {
   static_assert(std::is_trivially_copyable_v<T>);
@@ -28,6 +28,13 @@ public:
     std::uninitialized_value_construct_n(data_.get(), size);
   }
   aligned_buffer(std::size_t size, uninitialized_t) : data_{allocate(size)}, size_{size} {}
+  aligned_buffer(aligned_buffer&& from) noexcept
+      : data_{std::move(from.data_)}, size_{std::exchange(from.size_, std::size_t{0})} {}
+  aligned_buffer& operator=(aligned_buffer&& from) noexcept {
+    data_ = std::move(from.data_);
+    size_ = std::exchange(from.size_, std::size_t{0});
+    return *this;
+  }
 
   [[nodiscard]] T* data() { return data_.get(); }
   [[nodiscard]] const T* data() const { return data_.get(); }

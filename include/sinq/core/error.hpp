@@ -25,7 +25,7 @@ enum class errc {
   cancelled,         ///< the progress callback asked to stop
 };
 
-/// Name of an error code, as in `errc::malformed` -> "malformed".
+/// Name of an error code, as in `errc::malformed` -> "malformed file".
 [[nodiscard]] constexpr std::string_view to_string(errc code) {
   switch (code) {
   case errc::invalid_argument: return "invalid argument";

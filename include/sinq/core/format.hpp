@@ -48,8 +48,9 @@ struct matrix_format {
   std::size_t group_size = 64; ///< columns that share a scale; the last group of a row is shorter if K is not divisible
   sinq::grid grid = sinq::grid::uniform;
   aux_dtype aux = aux_dtype::f16;
-  bool has_zero = true;       ///< false: every zero point is the middle of the grid, max_code / 2
-  bool has_col_scale = false; ///< false: t is 1 everywhere and not stored
+  bool has_zero = true;              ///< false: every zero point is the middle of the grid, max_code / 2
+  bool has_col_scale = false;        ///< false: t is 1 everywhere and not stored
+  dtype col_scale_type = dtype::f16; ///< as packed: that of aux, or f32 where t leaves the range of f16
 
   /// G, the groups of a row.
   [[nodiscard]] constexpr std::size_t groups() const { return cols / group_size + (cols % group_size != 0 ? 1 : 0); }

@@ -139,6 +139,14 @@ private:
 /// which ends the operation with errc::cancelled.
 using progress_callback = std::function<bool(double done)>;
 
+/// Where and how a long operation runs.
+struct run_options {
+  executor* threads = nullptr; ///< nullptr: default_executor()
+  progress_callback progress;  ///< empty: nobody is told
+
+  [[nodiscard]] executor& on() const { return threads != nullptr ? *threads : default_executor(); }
+};
+
 /// Calls task(begin, end) over [0, count) in chunks of at most `grain`, reports progress after each chunk,
 /// and stops early with the first error (that of the lowest chunk, whatever the number of threads) or when cancelled.
 /// The chunks depend on `grain` alone, never on the number of threads.

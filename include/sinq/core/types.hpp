@@ -83,7 +83,7 @@ inline constexpr std::array<dtype_info, 15> dtype_table{{
   return std::nullopt;
 }
 
-/// 8-bit floats of the OCP FP8 specification, to be read from files; see decode_f8.
+/// 8-bit floats of the OCP FP8 specification, as checkpoints hold them.
 struct float8_e4m3 {
   std::uint8_t bits;
 };
@@ -120,14 +120,41 @@ struct float8_e5m2 {
   return static_cast<float>(value);
 }
 
-/// An element type that weights may have.
+namespace detail {
+
 template <class T>
-concept weight_element = std::is_same_v<T, float> || std::is_same_v<T, double> || std::is_same_v<T, float16> ||
-    std::is_same_v<T, bfloat16> || std::is_same_v<T, float8_e4m3> || std::is_same_v<T, float8_e5m2>;
+struct dtype_of; // has a value for the element types that weights may have
+template <>
+struct dtype_of<double> : std::integral_constant<dtype, dtype::f64> {};
+template <>
+struct dtype_of<float> : std::integral_constant<dtype, dtype::f32> {};
+template <>
+struct dtype_of<float16> : std::integral_constant<dtype, dtype::f16> {};
+template <>
+struct dtype_of<bfloat16> : std::integral_constant<dtype, dtype::bf16> {};
+template <>
+struct dtype_of<float8_e4m3> : std::integral_constant<dtype, dtype::f8_e4m3> {};
+template <>
+struct dtype_of<float8_e5m2> : std::integral_constant<dtype, dtype::f8_e5m2> {};
+
+} // namespace detail
+
+/// An element type that weights may have in memory.
+template <class T>
+concept weight_element = requires {
+  detail::dtype_of<T>::value;
+};
+
+/// The dtype of an element type, as in dtype_of<bfloat16> == dtype::bf16.
+template <weight_element T>
+inline constexpr dtype dtype_of = detail::dtype_of<T>::value;
 
 /// True unless NaN or infinite; looks at the bits, so that it holds under -ffast-math too.
 [[nodiscard]] inline bool is_finite(float value) {
   return (std::bit_cast<std::uint32_t>(value) & 0x7f800000u) != 0x7f800000u;
+}
+[[nodiscard]] inline bool is_finite(double value) {
+  return (std::bit_cast<std::uint64_t>(value) & 0x7ff0000000000000u) != 0x7ff0000000000000u;
 }
 
 } // namespace sinq

@@ -1,0 +1,91 @@
+#pragma once
+
+#include "error.hpp"
+#include "types.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+#include <span>
+
+namespace sinq {
+
+namespace detail {
+
+template <class T>
+void load_elements(const byte* from, std::span<float> to) {
+  for (std::size_t i = 0; i < to.size(); ++i) {
+    T value;
+    std::memcpy(&value, from + i * sizeof(T), sizeof(T));
+    to[i] = to_float(value);
+  }
+}
+
+template <class T>
+void store_elements(std::span<const float> from, byte* to) {
+  for (std::size_t i = 0; i < from.size(); ++i) {
+    const T value = static_cast<T>(from[i]);
+    std::memcpy(to + i * sizeof(T), &value, sizeof(T));
+  }
+}
+
+/// The 8-bit float nearest to `value`, ties to the even code: a search in the 128 magnitudes, which grow with their
+/// code. Magnitudes beyond the largest finite one saturate to it; NaN stays NaN.
+template <class Float8>
+[[nodiscard]] Float8 nearest_float8(float value, std::uint8_t largest) {
+  const std::uint8_t sign = std::signbit(value) ? 0x80 : 0;
+  if (value != value) return {static_cast<std::uint8_t>(sign | 0x7f)};
+  const float magnitude = std::fabs(value);
+  std::uint8_t low = 0;
+  std::uint8_t high = largest;
+  if (magnitude >= to_float(Float8{high})) return {static_cast<std::uint8_t>(sign | high)};
+  while (high - low > 1) {
+    const auto middle = static_cast<std::uint8_t>((low + high) / 2);
+    (to_float(Float8{middle}) <= magnitude ? low : high) = middle;
+  }
+  const float below = magnitude - to_float(Float8{low});
+  const float above = to_float(Float8{high}) - magnitude;
+  const bool up = above < below || (above == below && low % 2 != 0);
+  return {static_cast<std::uint8_t>(sign | (up ? high : low))};
+}
+
+} // namespace detail
+
+/// Reads `to.size()` elements of a floating type from unaligned memory; exact but for F64, which rounds half to even.
+/// @pre is_float(type)
+inline void load_floats(const byte* from, dtype type, std::span<float> to) {
+  SINQ_ASSERT(info(type).is_float);
+  switch (type) {
+  case dtype::f64: return detail::load_elements<double>(from, to);
+  case dtype::f32: return void(std::memcpy(to.data(), from, to.size_bytes()));
+  case dtype::f16: return detail::load_elements<float16>(from, to);
+  case dtype::bf16: return detail::load_elements<bfloat16>(from, to);
+  case dtype::f8_e4m3: return detail::load_elements<float8_e4m3>(from, to);
+  case dtype::f8_e5m2: return detail::load_elements<float8_e5m2>(from, to);
+  default: return;
+  }
+}
+
+/// Writes floats as elements of a floating type to unaligned memory, rounding half to even.
+/// F16 and BF16 overflow to infinity; the 8-bit types saturate at their largest finite value (448 and 57344).
+/// @pre is_float(type)
+inline void store_floats(std::span<const float> from, dtype type, byte* to) {
+  SINQ_ASSERT(info(type).is_float);
+  switch (type) {
+  case dtype::f64: return detail::store_elements<double>(from, to);
+  case dtype::f32: return void(std::memcpy(to, from.data(), from.size_bytes()));
+  case dtype::f16: return detail::store_elements<float16>(from, to);
+  case dtype::bf16: return detail::store_elements<bfloat16>(from, to);
+  case dtype::f8_e4m3:
+    for (std::size_t i = 0; i < from.size(); ++i)
+      to[i] = static_cast<byte>(detail::nearest_float8<float8_e4m3>(from[i], 0x7e).bits);
+    return;
+  case dtype::f8_e5m2:
+    for (std::size_t i = 0; i < from.size(); ++i)
+      to[i] = static_cast<byte>(detail::nearest_float8<float8_e5m2>(from[i], 0x7b).bits);
+    return;
+  default: return;
+  }
+}
+
+} // namespace sinq

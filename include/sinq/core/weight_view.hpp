@@ -1,0 +1,61 @@
+#pragma once
+
+#include "convert.hpp"
+#include "matrix_view.hpp"
+
+#include <optional>
+#include <utility>
+
+namespace sinq {
+
+/// A borrowed weight matrix of any floating element type, row-major [rows x cols]: what a quantizer reads.
+/// Made from a typed view, or from the bytes of a tensor in a file, which need no alignment.
+class weight_view {
+public:
+  weight_view() = default;
+  /// @param row_bytes  bytes from one row to the next
+  weight_view(const byte* data, dtype type, std::size_t rows, std::size_t cols, std::size_t row_bytes)
+      : data_{data}, type_{type}, rows_{rows}, cols_{cols}, row_bytes_{row_bytes} {
+    SINQ_ASSERT(info(type).is_float && row_bytes >= cols * size_bytes(type));
+  }
+  weight_view(const byte* data, dtype type, std::size_t rows, std::size_t cols)
+      : weight_view{data, type, rows, cols, cols * size_bytes(type)} {}
+  template <weight_element T>
+  weight_view(matrix_view<const T> w)
+      : weight_view{reinterpret_cast<const byte*>(w.data()), dtype_of<T>, w.rows(), w.cols(), w.stride() * sizeof(T)} {}
+  template <weight_element T>
+  weight_view(matrix_view<T> w) : weight_view{matrix_view<const T>{w}} {}
+
+  [[nodiscard]] dtype type() const { return type_; }
+  [[nodiscard]] std::size_t rows() const { return rows_; }
+  [[nodiscard]] std::size_t cols() const { return cols_; }
+  [[nodiscard]] bool empty() const { return rows_ == 0 || cols_ == 0; }
+
+  /// Elements (i, j) .. (i, j + to.size() - 1) as floats.
+  void load(std::size_t i, std::size_t j, std::span<float> to) const {
+    SINQ_ASSERT(i < rows_ && j + to.size() <= cols_);
+    load_floats(data_ + i * row_bytes_ + j * size_bytes(type_), type_, to);
+  }
+
+private:
+  const byte* data_ = nullptr;
+  dtype type_ = dtype::f32;
+  std::size_t rows_ = 0;
+  std::size_t cols_ = 0;
+  std::size_t row_bytes_ = 0;
+};
+
+/// Row and column of the first NaN or infinity in row-major order, if there is one.
+[[nodiscard]] inline std::optional<std::pair<std::size_t, std::size_t>> find_non_finite(const weight_view& w) {
+  std::array<float, 256> chunk;
+  for (std::size_t i = 0; i < w.rows(); ++i)
+    for (std::size_t j = 0; j < w.cols(); j += chunk.size()) {
+      const std::span<float> values{chunk.data(), std::min(chunk.size(), w.cols() - j)};
+      w.load(i, j, values);
+      for (std::size_t k = 0; k < values.size(); ++k)
+        if (!is_finite(values[k])) return std::pair{i, j + k};
+    }
+  return std::nullopt;
+}
+
+} // namespace sinq

@@ -1,0 +1,177 @@
+#pragma once
+
+#include "../core/aligned_buffer.hpp"
+#include "../core/matrix_view.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+#include <span>
+#include <vector>
+
+namespace sinq {
+
+/// Scratch of the statistics: kept between calls, it spares their allocations.
+struct stats_workspace {
+  std::vector<double> col_sum;
+  std::vector<double> col_square;
+};
+
+namespace detail {
+
+/// Partial sums of a reduction over a row: element j belongs to lane j mod 16, and the lanes are added as a tree,
+/// 16 to 8 to 4 to 2 to 1. Scalar code and every vector unit add in this one order.
+inline constexpr std::size_t reduction_lanes = 16;
+using lane_sums = std::array<double, reduction_lanes>;
+
+[[nodiscard]] inline double add_lanes(lane_sums lanes) {
+  for (std::size_t half = reduction_lanes / 2; half > 0; half /= 2)
+    for (std::size_t lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
+  return lanes[0];
+}
+
+/// Below this ratio of variance to mean square the one-pass formula has lost too many bits.
+inline constexpr double cancellation_limit = 0x1p-24;
+
+/// sqrt of the unbiased variance from n, sum and sum of squares, or -1 where cancellation spoils it.
+[[nodiscard]] inline double stddev_from_sums(double n, double sum, double square) {
+  const double spread = square - sum * sum / n;
+  if (spread <= cancellation_limit * square) return square == 0 ? 0 : -1;
+  return std::sqrt(spread / (n - 1));
+}
+
+/// The same in two passes: get(k) is element k of n.
+template <class Get>
+[[nodiscard]] double stddev_two_pass(std::size_t n, Get&& get) {
+  double sum = 0;
+  for (std::size_t k = 0; k < n; ++k) sum += get(k);
+  const double mean = sum / static_cast<double>(n);
+  double square = 0;
+  for (std::size_t k = 0; k < n; ++k) square += (get(k) - mean) * (get(k) - mean);
+  return std::sqrt(square / static_cast<double>(n - 1));
+}
+
+} // namespace detail
+
+/// Standard deviations of the rows and columns of A[i][j] = m[i][j] * col_factor[j] * row_factor[i], in one pass.
+/// sigma = sqrt(sum (a - mean)^2 / (n - 1))
+/// @param row_std  [N], @param col_std [K]; a side of length 1 has no spread: the rows of a single column and the
+///                 columns of a single row get 0
+/// Numerics: A in Real; sums in f64 in a fixed order (rows in 16 lanes, columns from the first row to the last), where
+/// the squares of floats are exact, so that fused and separate multiply-adds agree; rows and columns whose mean dwarfs
+/// their spread are done again in two passes. With Real = float the results are correctly rounded but for rare ties.
+template <class Real>
+void scaled_stddev(matrix_view<const Real> m, std::span<const Real> col_factor, std::span<const Real> row_factor,
+                   std::span<Real> row_std, std::span<Real> col_std, stats_workspace& workspace) {
+  const std::size_t rows = m.rows();
+  const std::size_t cols = m.cols();
+  SINQ_ASSERT(col_factor.size() == cols && row_factor.size() == rows && row_std.size() == rows &&
+              col_std.size() == cols);
+  workspace.col_sum.assign(cols, 0.0);
+  workspace.col_square.assign(cols, 0.0);
+  double* const col_sum = workspace.col_sum.data();
+  double* const col_square = workspace.col_square.data();
+  const Real* const col = col_factor.data();
+
+  for (std::size_t i = 0; i < rows; ++i) {
+    const Real* const values = m.data() + i * m.stride();
+    const Real factor = row_factor[i];
+    detail::lane_sums sum{};
+    detail::lane_sums square{};
+    const auto add = [&](std::size_t j, std::size_t lane) {
+      const double a = (values[j] * col[j]) * factor;
+      sum[lane] += a;
+      square[lane] += a * a;
+      col_sum[j] += a;
+      col_square[j] += a * a;
+    };
+    std::size_t j = 0;
+    for (; j + detail::reduction_lanes <= cols; j += detail::reduction_lanes)
+      for (std::size_t lane = 0; lane < detail::reduction_lanes; ++lane) add(j + lane, lane);
+    for (std::size_t lane = 0; j + lane < cols; ++lane) add(j + lane, lane);
+    double sigma = 0;
+    if (cols > 1) {
+      sigma = detail::stddev_from_sums(static_cast<double>(cols), detail::add_lanes(sum), detail::add_lanes(square));
+      if (sigma < 0)
+        sigma = detail::stddev_two_pass(cols, [&](std::size_t k) -> double { return (values[k] * col[k]) * factor; });
+    }
+    row_std[i] = static_cast<Real>(sigma);
+  }
+  for (std::size_t j = 0; j < cols; ++j) {
+    double sigma = 0;
+    if (rows > 1) {
+      sigma = detail::stddev_from_sums(static_cast<double>(rows), col_sum[j], col_square[j]);
+      if (sigma < 0)
+        sigma = detail::stddev_two_pass(
+            rows, [&](std::size_t k) -> double { return (m.data()[k * m.stride() + j] * col[j]) * row_factor[k]; });
+    }
+    col_std[j] = static_cast<Real>(sigma);
+  }
+}
+
+/// Standard deviations of the rows [N] and columns [K] of a matrix.
+template <class Real>
+struct row_col_stddev {
+  std::vector<Real> row;
+  std::vector<Real> col;
+};
+
+/// Standard deviations of all rows and columns (unbiased, ddof = 1); see scaled_stddev for numerics.
+template <class Real>
+[[nodiscard]] row_col_stddev<Real> stddev(matrix_view<const Real> m) {
+  row_col_stddev<Real> result{std::vector<Real>(m.rows()), std::vector<Real>(m.cols())};
+  const std::vector<Real> ones(std::max(m.rows(), m.cols()), Real{1});
+  stats_workspace workspace;
+  scaled_stddev<Real>(m, std::span{ones}.first(m.cols()), std::span{ones}.first(m.rows()), result.row, result.col,
+                      workspace);
+  return result;
+}
+
+/// How unevenly rows and columns spread: the largest of all their standard deviations over the smallest.
+/// I = max(row, col) / max(1e-12, min(row, col)); sides of length 1 do not count, and a single element has I = 1.
+/// Source: arXiv 2509.22944, section 2; huawei-csl/SINQ sinq/sinkhorn.py (imbalance).
+template <class Real>
+[[nodiscard]] Real imbalance(std::span<const Real> row_std, std::span<const Real> col_std) {
+  Real low = std::numeric_limits<Real>::max();
+  Real high = 0;
+  const auto widen = [&](std::span<const Real> side) {
+    const auto [least, most] = std::minmax_element(side.begin(), side.end());
+    low = std::min(low, *least);
+    high = std::max(high, *most);
+  };
+  if (row_std.size() == 1 && col_std.size() == 1) return Real{1};
+  if (col_std.size() > 1) widen(row_std);
+  if (row_std.size() > 1) widen(col_std);
+  return high / std::max(static_cast<Real>(1e-12), low);
+}
+
+/// Imbalance of a matrix.
+template <class Real>
+[[nodiscard]] Real imbalance(matrix_view<const Real> m) {
+  const row_col_stddev<Real> sigma = stddev(m);
+  return imbalance<Real>(std::span<const Real>{sigma.row}, std::span<const Real>{sigma.col});
+}
+
+/// Non-central kurtosis of all entries, E[x^4] / E[x^2]^2, 3 for a Gaussian; 0 for a matrix of zeros.
+/// Numerics: f64, each row in 16 lanes. Source: huawei-csl/SINQ sinq/optimize.py (kurtosis).
+template <class Real>
+[[nodiscard]] double kurtosis(matrix_view<const Real> m) {
+  double second = 0;
+  double fourth = 0;
+  for (std::size_t i = 0; i < m.rows(); ++i) {
+    detail::lane_sums row_second{};
+    detail::lane_sums row_fourth{};
+    for (std::size_t j = 0; j < m.cols(); ++j) {
+      const double square = static_cast<double>(m(i, j)) * static_cast<double>(m(i, j));
+      row_second[j % detail::reduction_lanes] += square;
+      row_fourth[j % detail::reduction_lanes] += square * square;
+    }
+    second += detail::add_lanes(row_second);
+    fourth += detail::add_lanes(row_fourth);
+  }
+  const double count = static_cast<double>(m.rows()) * static_cast<double>(m.cols());
+  return second == 0 ? 0 : fourth * count / (second * second);
+}
+
+} // namespace sinq

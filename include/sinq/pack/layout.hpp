@@ -1,0 +1,163 @@
+#pragma once
+
+#include "../core/aligned_buffer.hpp"
+#include "../core/error.hpp"
+#include "../core/format.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <span>
+#include <string>
+
+namespace sinq {
+
+/// How codes lie in memory. More layouts may stand beside the canonical one; files and conversions use this one.
+enum class code_layout : std::uint8_t {
+  canonical, ///< see packed_layout
+};
+
+/// The canonical layout: each row is a little-endian stream of b-bit codes, padded with zero bits to whole 8 bytes.
+///
+///   code j of a row lies in bits [j b, (j + 1) b) of the row; bit n is bit n % 8 of byte n / 8
+///
+///   2 bits   byte 0: 3 3 2 2 1 1 0 0
+///   3 bits   byte 0: 2 2 1 1 1 0 0 0   byte 1: 5 4 4 4 3 3 3 2   byte 2: 7 7 7 6 6 6 5 5
+///   4 bits   byte 0: 1 1 1 1 0 0 0 0
+///   5 bits   byte 0: 1 1 1 0 0 0 0 0   byte 1: 3 2 2 2 2 2 1 1   ...  8 codes in 5 bytes
+///   6 bits   byte 0: 1 1 0 0 0 0 0 0   byte 1: 2 2 2 2 1 1 1 1   ...  4 codes in 3 bytes
+///   8 bits   byte 0: 0 0 0 0 0 0 0 0
+///            (high bit on the left, each digit the number of the code that the bit belongs to)
+///
+///   row i starts at byte i * row_bytes(K); 64 codes fill exactly b 8-byte words
+template <int Bits>
+struct packed_layout {
+  static_assert(is_supported_bits(Bits), "packed_layout: bits must be 2, 3, 4, 5, 6 or 8");
+  static constexpr int bits = Bits;
+
+  /// Bytes of a row of `cols` codes: the next multiple of 8.
+  [[nodiscard]] static constexpr std::size_t row_bytes(std::size_t cols) {
+    return cols / 64 * (8 * Bits) + (cols % 64 * Bits + 63) / 64 * 8;
+  }
+  /// Bytes of a matrix of codes.
+  [[nodiscard]] static constexpr std::size_t packed_bytes(std::size_t rows, std::size_t cols) {
+    return rows * row_bytes(cols);
+  }
+
+  /// Code j of a row.
+  [[nodiscard]] static std::uint8_t code(std::span<const byte> row, std::size_t j) {
+    const std::size_t bit = j * Bits;
+    unsigned pair = static_cast<unsigned>(row[bit / 8]);
+    if (bit % 8 + Bits > 8) pair |= static_cast<unsigned>(row[bit / 8 + 1]) << 8;
+    return static_cast<std::uint8_t>((pair >> (bit % 8)) & static_cast<unsigned>(max_code(Bits)));
+  }
+
+  /// Packs the codes of a row. @pre every code <= max_code(Bits), row.size() == row_bytes(codes.size())
+  static void pack_row(std::span<const std::uint8_t> codes, std::span<byte> row) {
+    SINQ_ASSERT(row.size() == row_bytes(codes.size()));
+    std::fill(row.begin(), row.end(), byte{0});
+    for (std::size_t j = 0; j < codes.size(); j += 8) {
+      const std::size_t count = std::min<std::size_t>(8, codes.size() - j);
+      std::uint64_t word = 0;
+      for (std::size_t k = 0; k < count; ++k) word |= std::uint64_t{codes[j + k]} << (k * Bits);
+      std::memcpy(row.data() + j / 8 * Bits, &word, Bits);
+    }
+  }
+
+  /// Unpacks the codes of a row. @pre row.size() == row_bytes(codes.size())
+  static void unpack_row(std::span<const byte> row, std::span<std::uint8_t> codes) {
+    SINQ_ASSERT(row.size() == row_bytes(codes.size()));
+    for (std::size_t j = 0; j < codes.size(); j += 8) {
+      const std::size_t count = std::min<std::size_t>(8, codes.size() - j);
+      std::uint64_t word = 0;
+      std::memcpy(&word, row.data() + j / 8 * Bits, Bits);
+      for (std::size_t k = 0; k < count; ++k)
+        codes[j + k] = static_cast<std::uint8_t>((word >> (k * Bits)) & static_cast<unsigned>(max_code(Bits)));
+    }
+  }
+};
+
+/// Calls f with the packed_layout of a run-time width. @pre is_supported_bits(bits)
+template <class F>
+auto with_layout(int bits, F&& f) -> decltype(f(packed_layout<4>{})) {
+  SINQ_ASSERT(is_supported_bits(bits));
+  switch (bits) {
+  case 2: return f(packed_layout<2>{});
+  case 3: return f(packed_layout<3>{});
+  case 5: return f(packed_layout<5>{});
+  case 6: return f(packed_layout<6>{});
+  case 8: return f(packed_layout<8>{});
+  default: return f(packed_layout<4>{});
+  }
+}
+
+/// Bytes of each part of a packed matrix.
+struct packed_sizes {
+  std::size_t codes = 0;
+  std::size_t scale = 0;
+  std::size_t zero = 0;
+  std::size_t col_scale = 0;
+
+  [[nodiscard]] constexpr std::size_t total() const { return codes + scale + zero + col_scale; }
+};
+
+/// Bytes of each part of a packed matrix of that format. @pre the format is valid (check_format)
+[[nodiscard]] inline packed_sizes packed_bytes(const matrix_format& f) {
+  const std::size_t aux_bytes = f.rows * f.groups() * size_bytes(storage(f.aux));
+  return {.codes = with_layout(f.bits, [&](auto layout) { return layout.packed_bytes(f.rows, f.cols); }),
+          .scale = aux_bytes,
+          .zero = f.has_zero ? aux_bytes : 0,
+          .col_scale = f.has_col_scale ? f.cols * size_bytes(f.col_scale_type) : 0};
+}
+
+/// Stored bits for each weight: codes, scales, zero points, t and padding, all counted.
+[[nodiscard]] inline double bits_per_weight(const matrix_format& f) {
+  return 8.0 * static_cast<double>(packed_bytes(f).total()) /
+         (static_cast<double>(f.rows) * static_cast<double>(f.cols));
+}
+
+/// Whether a format from outside can be: not empty, a known width, and small enough that no size overflows.
+[[nodiscard]] inline result<void> check_format(const matrix_format& f) {
+  if (f.rows == 0 || f.cols == 0) return make_error(errc::empty_matrix, "the matrix is ", f.rows, " x ", f.cols);
+  if (!is_supported_bits(f.bits))
+    return make_error(errc::invalid_argument, "bits is ", f.bits, ", expected 2, 3, 4, 5, 6 or 8");
+  if (f.group_size == 0) return make_error(errc::invalid_argument, "group_size is 0, expected >= 1");
+  constexpr std::size_t limit = std::size_t{1} << 56;
+  if (f.cols > limit / f.rows)
+    return make_error(errc::invalid_argument, "the matrix is ", f.rows, " x ", f.cols, ", more than 2^56 elements");
+  return {};
+}
+
+/// What an engine keeps of a weight: packed codes and auxiliaries in their storage types, owned or in a mapped file.
+/// W[i][j] = scale[i][g] * (level[code[i][j]] - zero[i][g]) * t[j],  g = j / group_size
+struct packed_matrix {
+  matrix_format format;
+  code_layout layout = code_layout::canonical;
+  std::string method;     ///< name in the method table, for the record
+  shared_bytes codes;     ///< N rows of packed_layout<bits>::row_bytes(K)
+  shared_bytes scale;     ///< [N x G] of format.aux
+  shared_bytes zero;      ///< [N x G] of format.aux; empty unless format.has_zero
+  shared_bytes col_scale; ///< t [K] of format.col_scale_type; empty unless format.has_col_scale
+
+  /// Packed codes of row i.
+  [[nodiscard]] std::span<const byte> code_row(std::size_t i) const {
+    const std::size_t bytes = codes.size() / format.rows;
+    return codes.span().subspan(i * bytes, bytes);
+  }
+  [[nodiscard]] std::size_t size_bytes() const { return packed_bytes(format).total(); }
+};
+
+/// Whether every part of a packed matrix has the size that its format says.
+[[nodiscard]] inline result<void> check_packed(const packed_matrix& p) {
+  if (result<void> ok = check_format(p.format); !ok) return ok;
+  const packed_sizes sizes = packed_bytes(p.format);
+  const auto part = [](std::string_view name, std::size_t is, std::size_t expected) -> result<void> {
+    if (is == expected) return {};
+    return make_error(errc::malformed, name, " has ", is, " bytes, expected ", expected);
+  };
+  if (result<void> ok = part("codes", p.codes.size(), sizes.codes); !ok) return ok;
+  if (result<void> ok = part("scale", p.scale.size(), sizes.scale); !ok) return ok;
+  if (result<void> ok = part("zero", p.zero.size(), sizes.zero); !ok) return ok;
+  return part("t", p.col_scale.size(), sizes.col_scale);
+}
+
+} // namespace sinq

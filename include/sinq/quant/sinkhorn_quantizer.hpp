@@ -1,0 +1,49 @@
+#pragma once
+
+#include "../math/sinkhorn.hpp"
+#include "quantizer.hpp"
+
+#include <utility>
+
+namespace sinq {
+
+/// SINQ around any quantizer: balances a tile by Sinkhorn, quantizes what is left, and keeps both scales.
+/// W ~ diag(row) * inner(W_hat) * diag(col):  scale = row * inner.scale, t = col * inner.t
+/// Called with a matrix it treats that as one tile; `quantize_tiles` cuts a weight into tiles of group_size columns, as
+/// the paper's 1D tiling does.
+/// Source: arXiv 2509.22944, section 2; huawei-csl/SINQ sinq/dual_shift.py (tiled_quant_rectangle).
+template <quantizer Inner>
+class sinkhorn_quantizer {
+public:
+  static constexpr bool row_independent = false;
+
+  sinkhorn_quantizer() = default;
+  sinkhorn_quantizer(const sinkhorn_options& options, Inner inner) : normalizer_{options}, inner_{std::move(inner)} {}
+
+  [[nodiscard]] int bits() const { return inner_.bits(); }
+  [[nodiscard]] std::size_t group_size() const { return inner_.group_size(); }
+  [[nodiscard]] const Inner& inner() const { return inner_; }
+
+  /// @param w  [N x K], finite
+  /// @errors   those of sinkhorn_normalizer and of the inner quantizer
+  [[nodiscard]] result<quantized_matrix> operator()(matrix_view<const float> w) const {
+    const result<normalized_matrix<float>> balanced = normalizer_(w);
+    if (!balanced) return balanced.error();
+    result<quantized_matrix> inner = inner_(balanced->matrix());
+    if (!inner) return inner;
+    const std::size_t groups = inner->format.groups();
+    for (std::size_t i = 0; i < w.rows(); ++i)
+      for (std::size_t g = 0; g < groups; ++g) inner->scale[i * groups + g] *= balanced->row_scale[i];
+    if (!inner->format.has_col_scale) inner->col_scale.assign(w.cols(), 1.0f);
+    for (std::size_t j = 0; j < w.cols(); ++j) inner->col_scale[j] *= balanced->col_scale[j];
+    inner->format.has_col_scale = true;
+    inner->method = "sinq_" + inner->method;
+    return inner;
+  }
+
+private:
+  sinkhorn_normalizer<float> normalizer_;
+  Inner inner_;
+};
+
+} // namespace sinq

@@ -1,0 +1,25 @@
+#pragma once
+
+/// Everything that needs no files: quantize, pack, dequantize, measure. The readers and writers of files are in io/.
+
+#include "core/aligned_buffer.hpp"
+#include "core/config.hpp"
+#include "core/convert.hpp"
+#include "core/error.hpp"
+#include "core/format.hpp"
+#include "core/matrix_view.hpp"
+#include "core/parallel.hpp"
+#include "core/types.hpp"
+#include "core/weight_view.hpp"
+#include "math/sinkhorn.hpp"
+#include "math/stats.hpp"
+#include "metrics.hpp"
+#include "pack/layout.hpp"
+#include "pack/pack.hpp"
+#include "quant/options.hpp"
+#include "quant/quantize.hpp"
+#include "quant/quantized_matrix.hpp"
+#include "quant/quantizer.hpp"
+#include "quant/rtn.hpp"
+#include "quant/sinkhorn_quantizer.hpp"
+#include "quant/tiles.hpp"
