@@ -33,9 +33,9 @@ struct sinkhorn_report {
 template <class Real>
 struct sinkhorn_workspace {
   stats_workspace stats;
-  std::vector<Real> row, col;               // the scales of the current iterate
+  std::vector<double> row, col;             // the scales of the current iterate
   std::vector<Real> row_factor, col_factor; // their reciprocals
-  std::vector<Real> row_std, col_std;
+  std::vector<double> row_std, col_std;
 };
 
 /// A matrix whose rows and columns spread evenly, and the scales that lead back: W = diag(row) * matrix * diag(col).
@@ -54,14 +54,14 @@ public:
 /// W = diag(row_scale) * W_hat * diag(col_scale); each step divides both scales' logarithms' error
 /// log(sigma / target) out, with target = the smallest standard deviation, and the iterate of least imbalance is kept.
 /// A side of length 1 has no spread and keeps scale 1.
-/// Numerics: scales as products instead of sums of logarithms (the same iteration without exp and log), iterates in
-/// Real, standard deviations as in scaled_stddev. The absolute bounds of the reference suit weights of ordinary size:
-/// where the typical standard deviation of the rows lies outside [2^-9, 2^7), the iteration sees the matrix times that
-/// power of 2^16 which brings it inside, so that tiny and huge weights are balanced like any others.
-/// Where the iteration has converged to the last bits, rounding alone decides which of two equivalent iterates is best:
-/// they share row_scale * col_scale and differ in a common factor, in the reference code from machine to machine.
-/// Cost O(iterations * N * K).
-/// Source: arXiv 2509.22944, Algorithm 1; huawei-csl/SINQ sinq/sinkhorn.py (sinkhorn_log).
+/// Numerics: scales as products instead of sums of logarithms (the same iteration without exp and log), kept in f64;
+/// iterates and the imbalances that are compared in Real; standard deviations as in scaled_stddev. The absolute bounds
+/// of the reference suit weights of ordinary size: where the typical standard deviation of the rows lies outside [2^-9,
+/// 2^7), the iteration sees the matrix times that power of 2^16 which brings it inside, so that tiny and huge weights
+/// are balanced like any others. Where the iteration has converged to the last bits, rounding alone decides which of
+/// two equivalent iterates is best: they share row_scale * col_scale and differ in a common factor, in the reference
+/// code from machine to machine. Cost O(iterations * N * K). Source: arXiv 2509.22944, Algorithm 1; huawei-csl/SINQ
+/// sinq/sinkhorn.py (sinkhorn_log).
 template <class Real>
 class sinkhorn_normalizer {
 public:
@@ -111,8 +111,8 @@ public:
       const Real current = imbalance<Real>(work.row_std, work.col_std);
       if (current <= best) {
         best = current;
-        std::copy(work.row.begin(), work.row.end(), row_scale.begin());
-        std::copy(work.col.begin(), work.col.end(), col_scale.begin());
+        round_to(work.row, row_scale);
+        round_to(work.col, col_scale);
       } else if (options_.stop_when_worse) {
         break;
       }
@@ -152,8 +152,10 @@ public:
 
 private:
   static void start(matrix_view<const Real> w, sinkhorn_workspace<Real>& work) {
-    for (std::vector<Real>* side : {&work.row, &work.row_factor}) side->assign(w.rows(), Real{1});
-    for (std::vector<Real>* side : {&work.col, &work.col_factor}) side->assign(w.cols(), Real{1});
+    work.row.assign(w.rows(), 1.0);
+    work.col.assign(w.cols(), 1.0);
+    work.row_factor.assign(w.rows(), Real{1});
+    work.col_factor.assign(w.cols(), Real{1});
     work.row_std.resize(w.rows());
     work.col_std.resize(w.cols());
     measure(w, work);
@@ -165,10 +167,10 @@ private:
 
   /// 1, or the power of 2^16 that brings the mean binary exponent of the standard deviations into [-9, 7).
   static Real window_factor(const sinkhorn_workspace<Real>& work) {
-    const std::vector<Real>& side = work.col_std.size() > 1 ? work.row_std : work.col_std;
+    const std::vector<double>& side = work.col_std.size() > 1 ? work.row_std : work.col_std;
     long sum = 0;
     long count = 0;
-    for (const Real sigma : side)
+    for (const double sigma : side)
       if (sigma > 0) {
         sum += std::ilogb(sigma);
         ++count;
@@ -179,28 +181,33 @@ private:
     return std::ldexp(Real{1}, static_cast<int>(-16 * periods));
   }
 
-  [[nodiscard]] Real clamp_sigma(Real sigma) const {
-    return std::clamp(sigma, static_cast<Real>(options_.sigma_min), static_cast<Real>(options_.sigma_max));
+  static void round_to(std::span<const double> from, std::span<Real> to) {
+    for (std::size_t k = 0; k < from.size(); ++k) to[k] = static_cast<Real>(from[k]);
+  }
+
+  [[nodiscard]] Real clamp_sigma(double sigma) const {
+    return std::clamp(static_cast<Real>(sigma), static_cast<Real>(options_.sigma_min),
+                      static_cast<Real>(options_.sigma_max));
   }
 
   [[nodiscard]] Real smallest_sigma(const sinkhorn_workspace<Real>& work) const {
     Real least = static_cast<Real>(options_.sigma_max);
     if (work.col_std.size() > 1)
-      for (const Real sigma : work.row_std) least = std::min(least, clamp_sigma(sigma));
+      for (const double sigma : work.row_std) least = std::min(least, clamp_sigma(sigma));
     if (work.row_std.size() > 1)
-      for (const Real sigma : work.col_std) least = std::min(least, clamp_sigma(sigma));
+      for (const double sigma : work.col_std) least = std::min(least, clamp_sigma(sigma));
     return least;
   }
 
-  void step(std::span<const Real> sigma, Real target, Real window, std::span<Real> scale,
+  void step(std::span<const double> sigma, Real target, Real window, std::span<double> scale,
             std::span<Real> factor) const {
-    const Real low = std::exp(static_cast<Real>(options_.log_scale_min));
-    const Real high = std::exp(static_cast<Real>(options_.log_scale_max));
+    const double low = std::exp(static_cast<double>(options_.log_scale_min));
+    const double high = std::exp(static_cast<double>(options_.log_scale_max));
     for (std::size_t k = 0; k < sigma.size(); ++k) {
-      const Real ratio = std::clamp(clamp_sigma(sigma[k]) / target, static_cast<Real>(options_.ratio_min),
-                                    static_cast<Real>(options_.ratio_max));
+      const double ratio = std::clamp(std::clamp<double>(sigma[k], options_.sigma_min, options_.sigma_max) / target,
+                                      double{options_.ratio_min}, double{options_.ratio_max});
       scale[k] = std::clamp(scale[k] * ratio, low, high);
-      factor[k] = window / scale[k];
+      factor[k] = window / static_cast<Real>(scale[k]);
     }
   }
 
