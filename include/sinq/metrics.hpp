@@ -105,11 +105,14 @@ private:
     return make_error(errc::invalid_argument, column_weights.size(), " column weights for ", f.cols, " columns");
   error_accumulator sum{std::move(column_weights)};
   std::vector<float> row(f.cols);
-  std::vector<float> approximation(f.cols);
-  for (std::size_t i = 0; i < f.rows; ++i) {
-    original.load(i, 0, row);
-    dequantize_rows(packed, i, {approximation.data(), 1, f.cols});
-    sum.add_row(row, approximation);
+  std::vector<float> block(std::min(detail::rows_per_task, f.rows) * f.cols);
+  for (std::size_t begin = 0; begin < f.rows; begin += detail::rows_per_task) {
+    const matrix_view<float> approximation{block.data(), std::min(detail::rows_per_task, f.rows - begin), f.cols};
+    dequantize_rows(packed, begin, approximation);
+    for (std::size_t i = 0; i < approximation.rows(); ++i) {
+      original.load(begin + i, 0, row);
+      sum.add_row(row, approximation.row(i));
+    }
   }
   return sum.result();
 }

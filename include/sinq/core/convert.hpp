@@ -57,7 +57,7 @@ inline void load_floats(const byte* from, dtype type, std::span<float> to) {
   SINQ_ASSERT(info(type).is_float);
   switch (type) {
   case dtype::f64: return detail::load_elements<double>(from, to);
-  case dtype::f32: return void(std::memcpy(to.data(), from, to.size_bytes()));
+  case dtype::f32: return detail::load_elements<float>(from, to);
   case dtype::f16: return detail::load_elements<float16>(from, to);
   case dtype::bf16: return detail::load_elements<bfloat16>(from, to);
   case dtype::f8_e4m3: return detail::load_elements<float8_e4m3>(from, to);
@@ -73,7 +73,7 @@ inline void store_floats(std::span<const float> from, dtype type, byte* to) {
   SINQ_ASSERT(info(type).is_float);
   switch (type) {
   case dtype::f64: return detail::store_elements<double>(from, to);
-  case dtype::f32: return void(std::memcpy(to, from.data(), from.size_bytes()));
+  case dtype::f32: return detail::store_elements<float>(from, to);
   case dtype::f16: return detail::store_elements<float16>(from, to);
   case dtype::bf16: return detail::store_elements<bfloat16>(from, to);
   case dtype::f8_e4m3:

@@ -141,8 +141,8 @@ using progress_callback = std::function<bool(double done)>;
 
 /// Where and how a long operation runs.
 struct run_options {
-  executor* threads = nullptr; ///< nullptr: default_executor()
-  progress_callback progress;  ///< empty: nobody is told
+  executor* threads = nullptr;  ///< nullptr: default_executor()
+  progress_callback progress{}; ///< empty: nobody is told
 
   [[nodiscard]] executor& on() const { return threads != nullptr ? *threads : default_executor(); }
 };

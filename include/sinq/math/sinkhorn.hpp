@@ -98,6 +98,7 @@ public:
     std::fill(col_scale.begin(), col_scale.end(), Real{1});
     const Real window = window_factor(work);
     if (window != 1) {
+      std::fill(work.row_factor.begin(), work.row_factor.end(), window);
       std::fill(work.col_factor.begin(), work.col_factor.end(), window);
       measure(w, work);
     }
@@ -117,7 +118,7 @@ public:
         break;
       }
       if (w.rows() > 1) step(work.col_std, target, window, work.col, work.col_factor);
-      if (w.cols() > 1) step(work.row_std, target, Real{1}, work.row, work.row_factor);
+      if (w.cols() > 1) step(work.row_std, target, window, work.row, work.row_factor);
     }
     report.imbalance_after = best;
     return report;
@@ -165,7 +166,8 @@ private:
     scaled_stddev<Real>(w, work.col_factor, work.row_factor, work.row_std, work.col_std, work.stats);
   }
 
-  /// 1, or the power of 2^16 that brings the mean binary exponent of the standard deviations into [-9, 7).
+  /// 1, or the power of 2^8 that, on rows and columns both, brings the mean binary exponent of the standard deviations
+  /// into [-9, 7). Half of the power for each side: the whole one need not fit Real.
   static Real window_factor(const sinkhorn_workspace<Real>& work) {
     const std::vector<double>& side = work.col_std.size() > 1 ? work.row_std : work.col_std;
     long sum = 0;
@@ -178,7 +180,7 @@ private:
     if (count == 0) return Real{1};
     const long shifted = static_cast<long>(std::floor(static_cast<double>(sum) / static_cast<double>(count))) + 9;
     const long periods = shifted >= 0 ? shifted / 16 : -((-shifted + 15) / 16);
-    return std::ldexp(Real{1}, static_cast<int>(-16 * periods));
+    return std::ldexp(Real{1}, static_cast<int>(-8 * periods));
   }
 
   static void round_to(std::span<const double> from, std::span<Real> to) {

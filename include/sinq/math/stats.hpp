@@ -117,8 +117,9 @@ struct row_col_stddev {
 };
 
 /// Standard deviations of all rows and columns (unbiased, ddof = 1); see scaled_stddev for numerics.
-template <class Real>
-[[nodiscard]] row_col_stddev stddev(matrix_view<const Real> m) {
+template <class T>
+[[nodiscard]] row_col_stddev stddev(matrix_view<T> m) {
+  using Real = std::remove_const_t<T>;
   row_col_stddev result{std::vector<double>(m.rows()), std::vector<double>(m.cols())};
   const std::vector<Real> ones(std::max(m.rows(), m.cols()), Real{1});
   stats_workspace workspace;
@@ -147,16 +148,16 @@ template <class Real>
 }
 
 /// Imbalance of a matrix.
-template <class Real>
-[[nodiscard]] Real imbalance(matrix_view<const Real> m) {
+template <class T>
+[[nodiscard]] std::remove_const_t<T> imbalance(matrix_view<T> m) {
   const row_col_stddev sigma = stddev(m);
-  return imbalance<Real>(sigma.row, sigma.col);
+  return imbalance<std::remove_const_t<T>>(std::span<const double>{sigma.row}, std::span<const double>{sigma.col});
 }
 
 /// Non-central kurtosis of all entries, E[x^4] / E[x^2]^2, 3 for a Gaussian; 0 for a matrix of zeros.
 /// Numerics: f64, each row in 16 lanes. Source: huawei-csl/SINQ sinq/optimize.py (kurtosis).
-template <class Real>
-[[nodiscard]] double kurtosis(matrix_view<const Real> m) {
+template <class T>
+[[nodiscard]] double kurtosis(matrix_view<T> m) {
   double second = 0;
   double fourth = 0;
   for (std::size_t i = 0; i < m.rows(); ++i) {

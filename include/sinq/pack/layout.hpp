@@ -59,7 +59,8 @@ struct packed_layout {
       const std::size_t count = std::min<std::size_t>(8, codes.size() - j);
       std::uint64_t word = 0;
       for (std::size_t k = 0; k < count; ++k) word |= std::uint64_t{codes[j + k]} << (k * Bits);
-      std::memcpy(row.data() + j / 8 * Bits, &word, Bits);
+      const std::span<byte> to = row.subspan(j / 8 * Bits);
+      std::memcpy(to.data(), &word, std::min<std::size_t>(Bits, to.size()));
     }
   }
 
@@ -69,7 +70,8 @@ struct packed_layout {
     for (std::size_t j = 0; j < codes.size(); j += 8) {
       const std::size_t count = std::min<std::size_t>(8, codes.size() - j);
       std::uint64_t word = 0;
-      std::memcpy(&word, row.data() + j / 8 * Bits, Bits);
+      const std::span<const byte> from = row.subspan(j / 8 * Bits);
+      std::memcpy(&word, from.data(), std::min<std::size_t>(Bits, from.size()));
       for (std::size_t k = 0; k < count; ++k)
         codes[j + k] = static_cast<std::uint8_t>((word >> (k * Bits)) & static_cast<unsigned>(max_code(Bits)));
     }

@@ -22,8 +22,8 @@ struct quantize_options {
   aux_dtype aux = aux_dtype::f16; ///< storage of scales, zero points and t
   bool symmetric = false;
   zero_mode zero = zero_mode::rounded;
-  sinkhorn_options sinkhorn;
-  run_options run;
+  sinkhorn_options sinkhorn{};
+  run_options run{};
 
   [[nodiscard]] rtn_options rtn() const {
     return {.group_size = group_size, .symmetric = symmetric, .zero = zero, .aux = aux};

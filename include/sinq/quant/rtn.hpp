@@ -58,7 +58,8 @@ namespace detail {
 /// Uniform quantization of each group to the nearest of 2^Bits levels between its smallest and largest weight.
 /// asymmetric: s = (hi - lo) / (2^b - 1), z = -round(lo / s), q = clamp(round(w / s + z), 0, 2^b - 1)
 /// symmetric:  s = max|w| / ((2^b - 1) / 2), z = (2^b - 1) / 2, the same q: levels at -z s, (1 - z) s .. z s
-/// Every weight comes back within half a step: |w - s (q - z)| <= s / 2 (1 + 2^-20).
+/// Every weight comes back within half a step and the rounding of w / s + z in f32:
+/// |w - s (q - z)| <= s (1/2 + 2^-23 max(|z|, 2^b - 1)).
 /// Rounding is half to even. Unlike the reference there is no absolute floor of 1e-4 on hi - lo, which wipes small
 /// weights out; instead s is at least max|w| over the largest zero point that `aux` can hold (2048 for f16), so that a
 /// group far from zero, or constant, is held as precisely as its auxiliaries are. A group of zeros gets the reference's
