@@ -3,7 +3,6 @@
 #include "support/oracle.hpp"
 #include "support/random_matrices.hpp"
 
-#include <sinq/quant/options.hpp>
 #include <sinq/quant/rtn.hpp>
 
 #include <cmath>
@@ -13,16 +12,10 @@ using namespace sinq_test;
 
 namespace {
 
-/// Calls f with an rtn_quantizer of every width.
+/// Calls f with a quantizer of every width.
 template <class F>
 void for_each_width(const sinq::rtn_options& options, F&& f) {
-  for (const int bits : sinq::supported_bits) {
-    const auto done = sinq::with_bits(bits, [&](auto width) -> sinq::result<void> {
-      f(sinq::rtn_quantizer<width>{options});
-      return {};
-    });
-    REQUIRE(done);
-  }
+  for (const int bits : sinq::supported_bits) f(sinq::rtn{bits, options});
 }
 
 float value(const sinq::quantized_matrix& q, std::size_t i, std::size_t j) {
@@ -136,6 +129,15 @@ TEST_CASE("fractional zero points clip nothing") {
     CHECK(q->scale[i] * (0 - q->zero[i]) == Approx(*low).epsilon(1e-5));
     CHECK(q->scale[i] * (3 - q->zero[i]) == Approx(*high).epsilon(1e-5));
   }
+}
+
+TEST_CASE("a width at compile time is the same quantizer") {
+  const matrix m = student_t(8, 100, 11);
+  const auto a = sinq::rtn_quantizer<5>{{.group_size = 32}}(m.view());
+  const auto b = sinq::rtn{5, {.group_size = 32}}(m.view());
+  REQUIRE((a && b));
+  CHECK(std::equal(a->codes.begin(), a->codes.end(), b->codes.begin(), b->codes.end()));
+  CHECK(a->scale == b->scale);
 }
 
 TEST_CASE("rtn refuses an empty matrix and empty groups") {

@@ -25,8 +25,9 @@ struct quantize_options {
   sinkhorn_options sinkhorn{};
   run_options run{};
 
-  [[nodiscard]] rtn_options rtn() const {
-    return {.group_size = group_size, .symmetric = symmetric, .zero = zero, .aux = aux};
+  /// The quantizer inside most methods. @pre is_supported_bits(bits)
+  [[nodiscard]] sinq::rtn rtn() const {
+    return sinq::rtn{bits, {.group_size = group_size, .symmetric = symmetric, .zero = zero, .aux = aux}};
   }
   /// Format of a result of that shape.
   [[nodiscard]] matrix_format format(std::size_t rows, std::size_t cols, bool has_col_scale) const {
@@ -40,20 +41,5 @@ struct quantize_options {
             .col_scale_type = storage(aux)};
   }
 };
-
-/// Calls f with std::integral_constant<int, bits>, so that a run-time width picks a compile-time one.
-/// @errors  errc::invalid_argument for a width that cannot be packed
-template <class F>
-[[nodiscard]] auto with_bits(int bits, F&& f) -> decltype(f(std::integral_constant<int, 4>{})) {
-  switch (bits) {
-  case 2: return f(std::integral_constant<int, 2>{});
-  case 3: return f(std::integral_constant<int, 3>{});
-  case 4: return f(std::integral_constant<int, 4>{});
-  case 5: return f(std::integral_constant<int, 5>{});
-  case 6: return f(std::integral_constant<int, 6>{});
-  case 8: return f(std::integral_constant<int, 8>{});
-  default: return make_error(errc::invalid_argument, "bits is ", bits, ", expected 2, 3, 4, 5, 6 or 8");
-  }
-}
 
 } // namespace sinq

@@ -13,17 +13,13 @@ namespace sinq {
 namespace detail {
 
 [[nodiscard]] inline result<quantized_matrix> quantize_rtn(const weight_view& w, const quantize_options& o) {
-  return with_bits(o.bits, [&](auto bits) {
-    return quantize_tiles(w, o.format(w.rows(), w.cols(), false), "rtn", rtn_quantizer<bits>{o.rtn()}, o.run);
-  });
+  return quantize_tiles(w, o.format(w.rows(), w.cols(), false), "rtn", o.rtn(), o.run);
 }
 
 [[nodiscard]] inline result<quantized_matrix> quantize_sinq(const weight_view& w, const quantize_options& o) {
   if (result<void> ok = sinkhorn_normalizer<float>::check(o.sinkhorn); !ok) return ok.error();
-  return with_bits(o.bits, [&](auto bits) {
-    const sinkhorn_quantizer q{o.sinkhorn, rtn_quantizer<bits>{o.rtn()}};
-    return quantize_tiles(w, o.format(w.rows(), w.cols(), true), "sinq", q, o.run);
-  });
+  const sinkhorn_quantizer q{o.sinkhorn, o.rtn()};
+  return quantize_tiles(w, o.format(w.rows(), w.cols(), true), "sinq", q, o.run);
 }
 
 } // namespace detail
@@ -62,6 +58,8 @@ inline constexpr std::array method_table{
 ///           option, its value and what was expected), errc::cancelled
 /// The result does not depend on the number of threads. See the method's own class for equation and numerics.
 [[nodiscard]] inline result<quantized_matrix> quantize(const weight_view& w, const quantize_options& options = {}) {
+  if (!is_supported_bits(options.bits))
+    return make_error(errc::invalid_argument, "bits is ", options.bits, ", expected 2, 3, 4, 5, 6 or 8");
   return info(options.method).quantize(w, options);
 }
 

@@ -55,7 +55,7 @@ namespace detail {
 
 } // namespace detail
 
-/// Uniform quantization of each group to the nearest of 2^Bits levels between its smallest and largest weight.
+/// Uniform quantization of each group to the nearest of 2^b levels between its smallest and largest weight.
 /// asymmetric: s = (hi - lo) / (2^b - 1), z = -round(lo / s), q = clamp(round(w / s + z), 0, 2^b - 1)
 /// symmetric:  s = max|w| / ((2^b - 1) / 2), z = (2^b - 1) / 2, the same q: levels at -z s, (1 - z) s .. z s
 /// Every weight comes back within half a step and the rounding of w / s + z in f32:
@@ -66,17 +66,17 @@ namespace detail {
 /// s = 1e-4 / (2^b - 1), or 0 if symmetric. Where the reference's floor does not act, results are those of the
 /// reference. Numerics: f32, in the reference's order of operations; no overflow for any finite input. Source:
 /// huawei-csl/SINQ sinq/dual_shift.py (rtn).
-template <int Bits>
-class rtn_quantizer {
-  static_assert(is_supported_bits(Bits), "rtn_quantizer: bits must be 2, 3, 4, 5, 6 or 8");
-
+class rtn {
 public:
   static constexpr bool row_independent = true;
 
-  rtn_quantizer() = default;
-  rtn_quantizer(const rtn_options& options) : options_{options} {}
+  /// @pre is_supported_bits(bits)
+  explicit rtn(int bits, const rtn_options& options = {})
+      : bits_{bits}, levels_{static_cast<float>(max_code(bits))}, options_{options} {
+    SINQ_ASSERT(is_supported_bits(bits));
+  }
 
-  [[nodiscard]] static constexpr int bits() { return Bits; }
+  [[nodiscard]] int bits() const { return bits_; }
   [[nodiscard]] std::size_t group_size() const { return options_.group_size; }
   [[nodiscard]] const rtn_options& options() const { return options_; }
 
@@ -87,7 +87,7 @@ public:
     if (options_.group_size == 0) return make_error(errc::invalid_argument, "rtn: group_size is 0, expected >= 1");
     quantized_matrix q = quantized_matrix::allocate({.rows = w.rows(),
                                                      .cols = w.cols(),
-                                                     .bits = Bits,
+                                                     .bits = bits_,
                                                      .group_size = options_.group_size,
                                                      .aux = options_.aux,
                                                      .has_zero = !options_.symmetric},
@@ -118,7 +118,7 @@ public:
     }
     const group_params fit = options_.symmetric ? fit_symmetric(low, high) : fit_asymmetric(low, high);
     if (fit.scale == 0) {
-      std::fill(codes.begin(), codes.end(), static_cast<std::uint8_t>(max_code(Bits) / 2));
+      std::fill(codes.begin(), codes.end(), static_cast<std::uint8_t>(max_code(bits_) / 2));
       return fit;
     }
     for (std::size_t k = 0; k < w.size(); ++k) codes[k] = nearest_code(w[k] / fit.scale + fit.zero);
@@ -126,32 +126,41 @@ public:
   }
 
 private:
-  static constexpr float levels = static_cast<float>(max_code(Bits));
-
   [[nodiscard]] group_params fit_asymmetric(float low, float high) const {
     const float most = std::max(-low, high); // max |w|
-    if (most == 0) return {1e-4f / levels, 0.0f};
+    if (most == 0) return {1e-4f / levels_, 0.0f};
     const float range = high - low;
-    const float step = is_finite(range) ? range / levels : high / levels - low / levels;
+    const float step = is_finite(range) ? range / levels_ : high / levels_ - low / levels_;
     const float scale = std::max({step, most / detail::max_zero(options_.aux), std::numeric_limits<float>::min()});
     const float zero = -(low / scale);
     if (options_.zero == zero_mode::fractional) return {scale, detail::round_to(options_.aux, zero)};
     return {scale, std::nearbyint(zero) + 0.0f}; // + 0: no negative zero
   }
 
-  [[nodiscard]] static group_params fit_symmetric(float low, float high) {
+  [[nodiscard]] group_params fit_symmetric(float low, float high) const {
     const float most = std::max(-low, high);
-    if (most == 0) return {0.0f, levels * 0.5f};
-    return {std::max(most / (levels * 0.5f), std::numeric_limits<float>::min()), levels * 0.5f};
+    if (most == 0) return {0.0f, levels_ * 0.5f};
+    return {std::max(most / (levels_ * 0.5f), std::numeric_limits<float>::min()), levels_ * 0.5f};
   }
 
   /// Nearest integer, half to even, of a value clamped to the codes: adding 2^23 leaves it in the low mantissa bits.
-  [[nodiscard]] static std::uint8_t nearest_code(float position) {
-    const float clamped = std::min(std::max(position, 0.0f), levels);
+  [[nodiscard]] std::uint8_t nearest_code(float position) const {
+    const float clamped = std::min(std::max(position, 0.0f), levels_);
     return static_cast<std::uint8_t>(std::bit_cast<std::uint32_t>(clamped + 0x1p23f) & 0xffu);
   }
 
+  int bits_;
+  float levels_;
   rtn_options options_;
+};
+
+/// Round to nearest with a width that is known at compile time; all else is as in `rtn`.
+template <int Bits>
+class rtn_quantizer : public rtn {
+  static_assert(is_supported_bits(Bits), "rtn_quantizer: bits must be 2, 3, 4, 5, 6 or 8");
+
+public:
+  rtn_quantizer(const rtn_options& options = {}) : rtn{Bits, options} {}
 };
 
 } // namespace sinq
