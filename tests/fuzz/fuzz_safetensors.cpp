@@ -2,20 +2,16 @@
 /// with clang's libFuzzer (clang++ -fsanitize=fuzzer,address,undefined), or, built with SINQ_FUZZ_STANDALONE, as a test
 /// that mutates valid files in a fixed order.
 
+#include "mutate.hpp"
+
 #include <sinq/io/safetensors_writer.hpp>
 #include <sinq/io/weight_map.hpp>
 
 #include <cstdio>
-#include <cstdlib>
-#include <random>
 
 namespace {
 
-void require(bool condition, const char* what) {
-  if (condition) return;
-  std::fprintf(stderr, "fuzz_safetensors: %s\n", what);
-  std::abort();
-}
+using sinq_test::require;
 
 /// What must hold of every header that was accepted; true if this one was.
 bool check_header(std::span<const sinq::byte> file) {
@@ -73,53 +69,6 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
 
 #ifdef SINQ_FUZZ_STANDALONE
 
-namespace {
-
-/// Changes a text in one to four places: bits, bytes, pieces of JSON, numbers, cuts and repeats.
-std::string mutate(std::string text, std::mt19937& random) {
-  static constexpr std::string_view pieces[]{"{",
-                                             "}",
-                                             "[",
-                                             "]",
-                                             ",",
-                                             ":",
-                                             "\"",
-                                             "\\",
-                                             "null",
-                                             "-1",
-                                             "0",
-                                             "1e9",
-                                             "18446744073709551615",
-                                             "\"shape\"",
-                                             "\"data_offsets\":[0,8]",
-                                             "\"__metadata__\":{}",
-                                             "\\u0000",
-                                             "\xff",
-                                             "[[[[[[[[",
-                                             "{\"a\":{\"a\":{\"a\":",
-                                             "../",
-                                             "U8"};
-  const auto below = [&random](std::size_t n) { return random() % n; };
-  for (std::size_t changes = 1 + below(4); changes > 0; --changes) {
-    if (text.empty()) text = "{";
-    const std::size_t at = below(text.size());
-    switch (below(7)) {
-    case 0: text[at] = static_cast<char>(text[at] ^ (1 << below(8))); break;
-    case 1: text[at] = static_cast<char>(below(256)); break;
-    case 2: text.insert(at, pieces[below(std::size(pieces))]); break;
-    case 3: text.erase(at, 1 + below(8)); break;
-    case 4: text.insert(below(text.size()), text.substr(at, 1 + below(60))); break;
-    case 5: text.resize(at); break;
-    default:
-      if (const std::size_t digit = text.find_first_of("0123456789", at); digit != text.npos)
-        text[digit] = static_cast<char>('0' + below(10));
-    }
-  }
-  return text;
-}
-
-} // namespace
-
 int main() {
   static constexpr std::string_view headers[]{
       "{}",
@@ -133,12 +82,12 @@ int main() {
   std::mt19937 random{20250922};
   int accepted = 0;
   for (int round = 0; round < rounds; ++round) {
-    std::string json = mutate(std::string{headers[random() % std::size(headers)]}, random);
+    std::string json = sinq_test::mutate(std::string{headers[random() % std::size(headers)]}, random);
     const std::uint64_t length = random() % 8 == 0 ? random() : json.size();
     std::string file(reinterpret_cast<const char*>(&length), sizeof length);
     file.append(json).append(random() % 4 == 0 ? random() % 32 : 24, '\1');
     accepted += check_header(std::as_bytes(std::span{file})) ? 1 : 0;
-    accepted += check_index(mutate(std::string{index}, random)) ? 1 : 0;
+    accepted += check_index(sinq_test::mutate(std::string{index}, random)) ? 1 : 0;
   }
   std::printf("%d of %d mutations are still valid\n", accepted, 2 * rounds);
   require(accepted > rounds / 100 && accepted < rounds, "mutations that are nearly all valid or all broken");
