@@ -210,3 +210,16 @@ TEST_CASE("a tensor cannot be there plain and quantized") {
   REQUIRE(to->commit());
   check_refused(dir / "q.safetensors", sinq::errc::malformed, {"'a'", "plain and quantized"});
 }
+
+TEST_CASE("a plain tensor whose name looks like a part that is not there is kept") {
+  const scratch dir;
+  const auto a = make_packed(gaussian(4, 8, 8), {.method = sinq::method::rtn, .symmetric = true});
+  auto to = io::model_writer::create_file(dir / "q.safetensors");
+  REQUIRE(to);
+  REQUIRE(io::begin_checkpoint(*to));
+  REQUIRE(io::write_packed(*to, "a", a, sinq::dtype::f32));
+  const std::vector<float> data{1, 2};
+  REQUIRE(to->add("a.sinq.zero", sinq::dtype::f32, std::vector<std::size_t>{2}, std::as_bytes(std::span{data})));
+  REQUIRE(to->commit());
+  CHECK(open(dir / "q.safetensors").find("a.sinq.zero") != nullptr);
+}

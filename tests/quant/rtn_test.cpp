@@ -23,6 +23,23 @@ float value(const sinq::quantized_matrix& q, std::size_t i, std::size_t j) {
   return q.scale_matrix()(i, g) * (static_cast<float>(q.code_matrix()(i, j)) - q.zero_at(i, g));
 }
 
+void check_half_step(const sinq::rtn& quantize, const named_matrix& kind) {
+  const auto q = quantize(kind.m.view());
+  REQUIRE(q);
+  for (std::size_t i = 0; i < kind.m.rows; ++i)
+    for (std::size_t j = 0; j < kind.m.cols; ++j) {
+      const std::size_t g = j / quantize.group_size();
+      const float top = std::max(std::fabs(q->zero_at(i, g)), static_cast<float>(sinq::max_code(quantize.bits())));
+      // the last terms: value() rounds its product
+      const double limit = double{q->scale_matrix()(i, g)} * (0.5 + 0x1p-23 * double{top}) +
+                           0x1p-23 * std::fabs(double{kind.m(i, j)}) + 1e-45;
+      const double error = std::fabs(double{value(*q, i, j)} - double{kind.m(i, j)});
+      if (error <= limit) continue;
+      INFO(kind.name << " bits " << quantize.bits() << " at " << i << ", " << j);
+      REQUIRE(error <= limit);
+    }
+}
+
 } // namespace
 
 TEST_CASE("rtn agrees with the oracle") {
@@ -47,27 +64,10 @@ TEST_CASE("every weight comes back within half a step, for every kind, width, sh
   for (const bool symmetric : {false, true})
     for (const sinq::zero_mode zero : {sinq::zero_mode::rounded, sinq::zero_mode::fractional})
       for (const sinq::aux_dtype aux : {sinq::aux_dtype::f16, sinq::aux_dtype::bf16, sinq::aux_dtype::f32})
-        for (const auto& [rows, cols] : ragged_shapes)
-          for (const named_matrix& kind : every_kind(rows, cols, 17))
+        for (const auto& shape : ragged_shapes)
+          for (const named_matrix& kind : every_kind(shape.first, shape.second, 17))
             for_each_width({.group_size = 48, .symmetric = symmetric, .zero = zero, .aux = aux},
-                           [&](const auto& quantize) {
-                             const auto q = quantize(kind.m.view());
-                             REQUIRE(q);
-                             for (std::size_t i = 0; i < rows; ++i)
-                               for (std::size_t j = 0; j < cols; ++j) {
-                                 const float scale = q->scale_matrix()(i, j / 48);
-                                 const double top = std::max(std::fabs(q->zero_at(i, j / 48)),
-                                                             static_cast<float>(sinq::max_code(quantize.bits())));
-                                 // the last terms: value() rounds its product
-                                 const double limit = double{scale} * (0.5 + 0x1p-23 * top) +
-                                                      0x1p-23 * std::fabs(double{kind.m(i, j)}) + 1e-45;
-                                 const double error = std::fabs(double{value(*q, i, j)} - double{kind.m(i, j)});
-                                 if (!(error <= limit)) {
-                                   INFO(kind.name << " bits " << quantize.bits() << " at " << i << ", " << j);
-                                   REQUIRE(error <= limit);
-                                 }
-                               }
-                           });
+                           [&](const sinq::rtn& quantize) { check_half_step(quantize, kind); });
 }
 
 TEST_CASE("the grid between smallest and largest weight is used whole") {

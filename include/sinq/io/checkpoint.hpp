@@ -201,7 +201,10 @@ private:
       const std::string name = key.substr(checkpoint_tensor_prefix.size());
       const auto loaded = load(name, text, original);
       if (!loaded) return error{loaded.error()}.in("tensor " + in_quotes(name));
-      for (const std::string_view suffix : parts) stands_for.emplace(detail::joined(name, suffix), "");
+      const matrix_format& f = packed_.find(name)->second.format;
+      stands_for.emplace(detail::joined(name, detail::scale_suffix), "");
+      if (f.has_zero) stands_for.emplace(detail::joined(name, detail::zero_suffix), "");
+      if (f.has_col_scale) stands_for.emplace(detail::joined(name, detail::col_scale_suffix), "");
       stands_for[detail::joined(name, detail::codes_suffix)] = name;
     }
     for (const model_tensor& tensor : model_.tensors()) {

@@ -1,0 +1,162 @@
+#include "command.hpp"
+#include "model_files.hpp"
+#include "quantize_job.hpp"
+#include "report.hpp"
+#include "signals.hpp"
+
+#include <algorithm>
+#include <memory>
+
+namespace sinq_cli {
+
+namespace {
+
+namespace io = sinq::io;
+using sinq::errc;
+using sinq::make_error;
+using sinq::result;
+
+/// A tensor whose name is that of a part of a quantized one could not be told from it when the output is read.
+result<void> check_names(const io::model_reader& input) {
+  for (const io::model_tensor& tensor : input.tensors())
+    for (const std::string_view suffix :
+         {io::detail::codes_suffix, io::detail::scale_suffix, io::detail::zero_suffix, io::detail::col_scale_suffix})
+      if (tensor.info.name.ends_with(suffix))
+        return of_tensor(make_error(errc::unsupported, "names that end in ", suffix, " are those of quantized parts"),
+                         file_of(input, tensor.info.name), tensor.info.name);
+  return {};
+}
+
+result<quantize_job> prepare(const quantize_flags& f) {
+  if (f.output.empty() && !f.dry_run)
+    return make_error(errc::invalid_argument, "quantize: where to write is missing: give -o OUT, or --dry-run");
+  auto input = io::model_reader::open(f.input);
+  if (!input) return std::move(input).error();
+  if (input->metadata().contains(std::string{io::checkpoint_version_key}))
+    return make_error(errc::invalid_argument, f.input,
+                      ": is quantized already; give the original model, or what sinq dequantize makes of this one");
+  if (auto named = check_names(*input); !named) return std::move(named).error();
+  quantize_job work{f, to_options(f.quantizer), *std::move(input), {}, {}, {}};
+  work.options.method = sinq::parse_method(f.method).value(); // one of method_names()
+  auto plan = choose_tensors(work.input, f.bits, f.choice);
+  if (!plan) return std::move(plan).error().in(f.input);
+  work.plan = *std::move(plan);
+  if (std::none_of(work.plan.begin(), work.plan.end(), [](const auto& entry) { return entry.quantized(); }))
+    return make_error(errc::invalid_argument, f.input, ": nothing to quantize: none of its ", work.plan.size(),
+                      " tensors is a floating-point matrix that is not left alone by its name or --exclude; see "
+                      "--dry-run of another model, or name tensors with --include");
+  return work;
+}
+
+/// Quantizes, measures and writes one tensor.
+result<void> quantize_one(quantize_job& work, const io::model_tensor& tensor, int bits, io::model_writer& to,
+                          progress_bar& progress) {
+  const io::tensor_info& info = tensor.info;
+  const sinq::shared_bytes data = work.input.data(tensor);
+  const sinq::weight_view w{data.data(), info.type, info.shape[0], info.shape[1]};
+  progress.begin(info.name, data.size(), static_cast<double>(data.size()));
+  sinq::quantize_options options = work.options;
+  options.bits = bits;
+  options.run.progress = progress.callback();
+  const stopwatch clock;
+  const auto packed = [&]() -> result<sinq::packed_matrix> {
+    const auto q = sinq::quantize(w, options);
+    if (!q) return q.error();
+    return sinq::pack(*q, {.threads = options.run.threads, .progress = {}});
+  }();
+  if (!packed) return packed.error();
+  const double seconds = clock.seconds();
+  const auto error = sinq::measure_error(w, *packed, sinq::column_normalizing_weights(w));
+  if (!error) return error.error();
+  if (!error->finite)
+    return make_error(errc::not_representable, "the quantized weights stand for values beyond the range of F32");
+  work.quantized.push_back({info.name, info.type, packed->format, packed->method, *error, seconds});
+  if (auto done = io::write_packed(to, info.name, *packed, info.type); !done) return done;
+  work.input.release(tensor);
+  return check_goes_on();
+}
+
+result<void> write_tensors(quantize_job& work, io::model_writer& to) {
+  const auto tensors = work.input.tensors();
+  double total = 0;
+  for (std::size_t i = 0; i < tensors.size(); ++i)
+    total += static_cast<double>(tensors[i].info.size_bytes()) * (work.plan[i].quantized() ? 1 : copy_work);
+  progress_bar progress{total, work.asked.quiet};
+  for (std::size_t i = 0; i < tensors.size(); ++i) {
+    if (auto on = check_goes_on(); !on) return on;
+    auto done = work.plan[i].quantized()
+                    ? quantize_one(work, tensors[i], work.plan[i].bits, to, progress)
+                    : copy_tensor(work.input, tensors[i], to, io::default_alignment_bytes, progress);
+    if (!done)
+      return of_tensor(std::move(done).error(), file_of(work.input, tensors[i].info.name), tensors[i].info.name);
+  }
+  return copy_side_files(work.input, to);
+}
+
+/// Finds what the outcomes would be, but for errors and times.
+result<void> plan_outcomes(quantize_job& work) {
+  for (std::size_t i = 0; i < work.plan.size(); ++i) {
+    if (!work.plan[i].quantized()) continue;
+    const io::tensor_info& info = work.input.tensors()[i].info;
+    sinq::quantize_options options = work.options;
+    options.bits = work.plan[i].bits;
+    const auto format = planned_format(options, info.shape[0], info.shape[1]);
+    if (!format) return format.error();
+    work.quantized.push_back({info.name, info.type, *format, work.asked.method, {}, 0});
+  }
+  return {};
+}
+
+result<void> dry_run(quantize_job& work, json_report& report) {
+  if (auto done = plan_outcomes(work); !done) return done;
+  if (!work.asked.output.empty())
+    if (auto differs = check_output(work.input, work.asked.output); !differs) return differs;
+  if (!work.asked.quiet) print_plan(work);
+  if (auto done = report.write(quantize_document(work, planned_bytes(work))); !done) return done;
+  return report.commit();
+}
+
+result<void> run(const quantize_flags& f) {
+  auto work = prepare(f);
+  if (!work) return std::move(work).error();
+  if (auto differs = check_report(work->input, f.report, f.output); !differs) return differs;
+  auto report = json_report::create(f.report);
+  if (!report) return std::move(report).error();
+  if (f.dry_run) return dry_run(*work, *report);
+  auto writer = create_output(work->input, f.output, f.shard_size);
+  if (!writer) return std::move(writer).error();
+  sinq::thread_pool pool{f.quantizer.threads};
+  work->options.run.threads = &pool;
+  if (auto done = io::begin_checkpoint(*writer); !done) return done;
+  if (auto done = write_tensors(*work, *writer); !done) return done;
+  if (auto done = writer->commit(); !done) return done;
+  const auto written = io::model_reader::open(f.output);
+  if (!written) return written.error();
+  const std::size_t bytes_after = model_bytes(*written);
+  if (auto done = report->write(quantize_document(*work, bytes_after)); !done) return done;
+  if (auto done = report->commit(); !done) return done;
+  if (!f.quiet) print_summary(*work, bytes_after);
+  return {};
+}
+
+} // namespace
+
+command add_quantize(CLI::App& app) {
+  const auto f = std::make_shared<quantize_flags>();
+  CLI::App* const c = app.add_subcommand("quantize", "Quantize a model: a file to a file, a directory to a directory");
+  c->add_option("IN", f->input, "A .safetensors file, or a Hugging Face model directory")->required();
+  c->add_option("-o,--output", f->output, "The file or directory to write");
+  c->add_option("--method", f->method, "How to quantize")->check(CLI::IsMember(method_names()))->capture_default_str();
+  c->add_option("--bits", f->bits, "Bits of a code")->check(CLI::IsMember({2, 3, 4, 5, 6, 8}))->capture_default_str();
+  add_quantizer_flags(*c, f->quantizer);
+  add_choice_flags(*c, f->choice);
+  c->add_option("--shard-size", f->shard_size, "Most bytes of a directory's files, such as 5GB, which is the default");
+  c->add_flag("--dry-run", f->dry_run, "Print what would be done, and write nothing");
+  c->add_flag("--quiet", f->quiet, "Print nothing but errors");
+  c->add_option("--json", f->report, "Write what was done and found to this file")->type_name("FILE");
+  c->footer("A name matches REGEX if any part of it does.\n"
+            "Example: sinq quantize MODEL_DIR -o OUT_DIR --bits 3 --bits-for 'down_proj|layers\\.0\\.=4'");
+  return {c, [f] { return run(*f); }};
+}
+
+} // namespace sinq_cli

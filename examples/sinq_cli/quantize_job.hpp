@@ -1,0 +1,63 @@
+#pragma once
+
+#include "progress.hpp"
+#include "quantizer_flags.hpp"
+#include "tensor_choice.hpp"
+
+#include <sinq/io/model_reader.hpp>
+#include <sinq/metrics.hpp>
+
+#include <nlohmann/json.hpp>
+
+#include <string>
+#include <vector>
+
+namespace sinq_cli {
+
+/// What the command line asks for.
+struct quantize_flags {
+  std::string input, output, report, shard_size;
+  std::string method = "sinq";
+  int bits = 4;
+  quantizer_flags quantizer;
+  choice_flags choice;
+  bool dry_run = false;
+  bool quiet = false;
+};
+
+/// What became of one quantized tensor.
+struct quantize_outcome {
+  std::string name;
+  sinq::dtype type;
+  sinq::matrix_format format;
+  std::string method;
+  sinq::error_metrics error;
+  double seconds; ///< of quantizing and packing
+
+  [[nodiscard]] double weights() const { return static_cast<double>(format.rows) * static_cast<double>(format.cols); }
+  [[nodiscard]] std::size_t bytes() const { return sinq::packed_bytes(format).total(); }
+};
+
+/// Everything that one run needs and finds.
+struct quantize_job {
+  const quantize_flags& asked;
+  sinq::quantize_options options;
+  sinq::io::model_reader input;
+  std::vector<sinq::plan_entry> plan; ///< for each of the input's tensors
+  std::vector<quantize_outcome> quantized;
+  stopwatch clock;
+};
+
+/// Everything about the job, for machines.
+[[nodiscard]] nlohmann::json quantize_document(const quantize_job& work, std::size_t bytes_after);
+
+/// The table at the end.
+void print_summary(const quantize_job& work, std::size_t bytes_after);
+
+/// The table of a dry run.
+void print_plan(const quantize_job& work);
+
+/// Bytes of all tensors as they will be, without headers and padding. @pre outcomes for all planned tensors
+[[nodiscard]] std::size_t planned_bytes(const quantize_job& work);
+
+} // namespace sinq_cli
