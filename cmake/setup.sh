@@ -1,0 +1,63 @@
+# Sourced by the scripts one folder below the repository: goes to its root and says how to set up, build and test.
+# shellcheck shell=sh
+
+cd "$(dirname -- "$0")/.." || exit
+
+# Installs those of the given Debian packages that are missing. Elsewhere they are taken to be there already.
+need() {
+  command -v dpkg-query >/dev/null 2>&1 || return 0
+  missing=
+  for package in "$@"; do
+    case $(dpkg-query -W -f '${db:Status-Status}' "$package" 2>/dev/null) in
+    installed) ;;
+    *) missing="$missing $package" ;;
+    esac
+  done
+  [ -n "$missing" ] || return 0
+  as_root=
+  if [ "$(id -u)" -ne 0 ]; then
+    command -v sudo >/dev/null 2>&1 || {
+      echo "These Debian packages are missing, and only root or sudo can install them:$missing" >&2
+      exit 1
+    }
+    as_root=sudo
+  fi
+  echo "Installing Debian packages:$missing"
+  setup_log=$(mktemp)
+  # shellcheck disable=SC2086 # the packages are words
+  if ! {
+    $as_root apt-get -o DPkg::Lock::Timeout=300 update -qq &&
+      $as_root env DEBIAN_FRONTEND=noninteractive \
+        apt-get -o DPkg::Lock::Timeout=300 install -qq --no-install-recommends $missing
+  } >"$setup_log" 2>&1 </dev/null; then
+    cat "$setup_log" >&2
+    rm -f "$setup_log"
+    exit 1
+  fi
+  rm -f "$setup_log"
+}
+
+# What it takes to build the library, the tool and the tests.
+need_to_build() {
+  need g++ cmake ninja-build libeigen3-dev nlohmann-json3-dev libcli11-dev libfmt-dev catch2
+}
+
+# build PRESET: configures and builds with two jobs.
+build() {
+  cmake --preset "$1"
+  cmake --build --preset "$1" --parallel 2
+}
+
+# test_built PRESET [CTEST OPTION...]: runs the tests, then says which were skipped and why.
+test_built() {
+  tested=$1
+  shift
+  status=0
+  ctest --preset "$tested" --parallel 2 "$@" || status=$?
+  awk -v preset="$tested" '
+    / Testing: / { sub(/.* Testing: /, ""); name = $0 }
+    /^SKIPPED: / { sub(/^SKIPPED: /, ""); print "skipped in " preset ": " name ": " $0; ++count }
+    END { print count + 0 " tests skipped in " preset }
+  ' "build/$tested/Testing/Temporary/LastTest.log"
+  return "$status"
+}

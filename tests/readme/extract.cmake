@@ -1,0 +1,13 @@
+# Writes the first C++ example of a README, a whole program, to OUTPUT.
+function(sinq_extract_example README OUTPUT)
+  file(READ ${README} text)
+  string(FIND "${text}" "```cpp\n" begin)
+  if(begin EQUAL -1)
+    message(FATAL_ERROR "${README} has no C++ example")
+  endif()
+  math(EXPR begin "${begin} + 7")
+  string(SUBSTRING "${text}" ${begin} -1 text)
+  string(FIND "${text}" "```" end)
+  string(SUBSTRING "${text}" 0 ${end} text)
+  file(WRITE ${OUTPUT} "${text}")
+endfunction()
