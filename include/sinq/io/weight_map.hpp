@@ -101,7 +101,8 @@ private:
 
 /// Whether a file named by an index lies in the index's directory; what a stranger wrote must not lead elsewhere.
 [[nodiscard]] inline bool stays_inside(std::string_view name) {
-  const bool is_plain = std::none_of(name.begin(), name.end(), [](char c) { return c >= 0 && c < 0x20; });
+  const bool is_plain =
+      std::none_of(name.begin(), name.end(), [](char c) { return static_cast<unsigned char>(c) < 0x20; });
   const std::filesystem::path path{name};
   return is_plain && path.has_filename() && path.is_relative() &&
          std::find(path.begin(), path.end(), "..") == path.end();
