@@ -62,6 +62,16 @@ TEST_CASE("sizes count codes, scales, zero points, t and padding") {
   f.col_scale_type = sinq::dtype::f32;
   f.aux = sinq::aux_dtype::f32;
   CHECK(sinq::packed_bytes(f).total() == 400 + 80 + 400);
+  const sinq::matrix_format small{.rows = 576,
+                                  .cols = 576,
+                                  .bits = 4,
+                                  .group_size = 32,
+                                  .scale_bits = 6,
+                                  .zero_bits = 6,
+                                  .has_col_scale = true,
+                                  .col_scale_type = sinq::dtype::f8_e4m3};
+  CHECK(sinq::bits_per_weight(small) == Approx(4 + 12.0 / 32 + 32.0 / 576 + 8.0 / 576));
+  CHECK(sinq::packed_bytes({.rows = 4, .cols = 8, .bits = 3, .grid = sinq::grid::custom}).levels == 32);
 }
 
 TEST_CASE("formats that cannot be are refused") {
@@ -76,5 +86,10 @@ TEST_CASE("formats that cannot be are refused") {
   refused({.rows = 5, .cols = 0}, "5 x 0");
   refused({.rows = 5, .cols = 5, .bits = 7}, "bits is 7");
   refused({.rows = 5, .cols = 5, .group_size = 0}, "group_size is 0");
+  refused({.rows = 5, .cols = 5, .bits = 3, .grid = sinq::grid::nf4}, "4 of nf4");
+  refused({.rows = 5, .cols = 12, .rotation = 8}, "12 columns");
+  refused({.rows = 5, .cols = 12, .rotation = 3}, "power of two");
+  refused({.rows = 5, .cols = 12, .scale_bits = 7}, "7 bits");
+  refused({.rows = 5, .cols = 12, .col_scale_type = sinq::dtype::f64}, "F64");
   refused({.rows = std::size_t{1} << 40, .cols = std::size_t{1} << 40}, "2^56");
 }

@@ -18,6 +18,19 @@
 #define SINQ_ASSERT(condition) assert(condition)
 #endif
 
+/// Between these two, a product and the sum that it enters are rounded each, whatever the target's instructions and the
+/// compiler's habits: results are the same on every machine. Functions there are defined, not merely called.
+#if defined(__clang__)
+#define SINQ_SEPARATE_ROUNDING_BEGIN _Pragma("STDC FP_CONTRACT OFF")
+#define SINQ_SEPARATE_ROUNDING_END _Pragma("STDC FP_CONTRACT DEFAULT")
+#elif defined(__GNUC__)
+#define SINQ_SEPARATE_ROUNDING_BEGIN _Pragma("GCC push_options") _Pragma("GCC optimize(\"fp-contract=off\")")
+#define SINQ_SEPARATE_ROUNDING_END _Pragma("GCC pop_options")
+#else
+#define SINQ_SEPARATE_ROUNDING_BEGIN
+#define SINQ_SEPARATE_ROUNDING_END
+#endif
+
 namespace sinq {
 
 static_assert(std::endian::native == std::endian::little, "sinq's files and packed codes are little-endian");

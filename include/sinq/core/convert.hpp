@@ -88,4 +88,37 @@ inline void store_floats(std::span<const float> from, dtype type, byte* to) {
   }
 }
 
+namespace detail {
+
+/// Value as that type stores it. @pre f16, bf16, f32 or f8_e4m3
+[[nodiscard]] inline float as_stored(float value, dtype type) {
+  switch (type) {
+  case dtype::f16: return static_cast<float>(static_cast<float16>(value));
+  case dtype::bf16: return static_cast<float>(static_cast<bfloat16>(value));
+  case dtype::f8_e4m3: return to_float(nearest_float8<float8_e4m3>(value, 0x7e));
+  default: SINQ_ASSERT(type == dtype::f32); return value;
+  }
+}
+
+/// Magnitudes that a type stores at full precision.
+struct storage_range {
+  float least; ///< smallest normal number
+  float most;  ///< largest power of two
+};
+
+[[nodiscard]] constexpr storage_range range_of(dtype type) {
+  if (type == dtype::f8_e4m3) return {0x1p-6f, 0x1p8f};
+  return type == dtype::f16 ? storage_range{0x1p-14f, 0x1p15f} : storage_range{0x1p-126f, 0x1p127f};
+}
+
+/// True if that type stores every value at full precision.
+[[nodiscard]] inline bool fits(std::span<const float> values, dtype type) {
+  const storage_range limits = range_of(type);
+  return std::all_of(values.begin(), values.end(), [&](float value) {
+    return value == 0 || (std::fabs(value) >= limits.least && std::fabs(value) <= limits.most);
+  });
+}
+
+} // namespace detail
+
 } // namespace sinq

@@ -147,6 +147,13 @@ struct run_options {
   [[nodiscard]] executor& on() const { return threads != nullptr ? *threads : default_executor(); }
 };
 
+/// The callback of one part of a longer operation: what the part calls 0 and 1 is `begin` and `end` of the whole.
+/// @param whole  borrowed
+[[nodiscard]] inline progress_callback part_of(const progress_callback& whole, double begin, double end) {
+  if (!whole) return {};
+  return [&whole, begin, end](double done) { return whole(begin + done * (end - begin)); };
+}
+
 /// Calls task(begin, end) over [0, count) in chunks of at most `grain`, reports progress after each chunk,
 /// and stops early with the first error (that of the lowest chunk, whatever the number of threads) or when cancelled.
 /// The chunks depend on `grain` alone, never on the number of threads.

@@ -19,6 +19,7 @@ struct sinkhorn_options {
   float sigma_max = 1e3f;
   float target_margin = 1e-6f; ///< added to the smallest standard deviation to give the target
   bool stop_when_worse = true; ///< false: run all iterations and keep the best
+  bool any_magnitude = true; ///< false: the bounds of sigma are absolute, as in the reference, for weights of any size
 };
 
 /// How evenly a tile spread before and after, and how many iterates were evaluated.
@@ -96,7 +97,7 @@ public:
     start(w, work);
     std::fill(row_scale.begin(), row_scale.end(), Real{1});
     std::fill(col_scale.begin(), col_scale.end(), Real{1});
-    const Real window = window_factor(work);
+    const Real window = options_.any_magnitude ? window_factor(work) : Real{1};
     if (window != 1) {
       std::fill(work.row_factor.begin(), work.row_factor.end(), window);
       std::fill(work.col_factor.begin(), work.col_factor.end(), window);

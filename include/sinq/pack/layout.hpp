@@ -2,9 +2,10 @@
 
 #include "../core/aligned_buffer.hpp"
 #include "../core/error.hpp"
-#include "../core/format.hpp"
+#include "../core/levels.hpp"
 
 #include <algorithm>
+#include <bit>
 #include <cstring>
 #include <span>
 #include <string>
@@ -98,17 +99,36 @@ struct packed_sizes {
   std::size_t scale = 0;
   std::size_t zero = 0;
   std::size_t col_scale = 0;
+  std::size_t scale_base = 0;
+  std::size_t zero_base = 0;
+  std::size_t levels = 0;
 
-  [[nodiscard]] constexpr std::size_t total() const { return codes + scale + zero + col_scale; }
+  [[nodiscard]] constexpr std::size_t total() const {
+    return codes + scale + zero + col_scale + scale_base + zero_base + levels;
+  }
 };
+
+/// Bytes of `count` codes of any supported width in one stream.
+[[nodiscard]] inline std::size_t stream_bytes(int bits, std::size_t count) {
+  return with_layout(bits, [&](auto layout) { return layout.row_bytes(count); });
+}
 
 /// Bytes of each part of a packed matrix of that format. @pre the format is valid (check_format)
 [[nodiscard]] inline packed_sizes packed_bytes(const matrix_format& f) {
-  const std::size_t aux_bytes = f.rows * f.groups() * size_bytes(storage(f.aux));
-  return {.codes = with_layout(f.bits, [&](auto layout) { return layout.packed_bytes(f.rows, f.cols); }),
-          .scale = aux_bytes,
-          .zero = f.has_zero ? aux_bytes : 0,
-          .col_scale = f.has_col_scale ? f.cols * size_bytes(f.col_scale_type) : 0};
+  const std::size_t groups = f.rows * f.groups();
+  const std::size_t aux = size_bytes(storage(f.aux));
+  const std::size_t base = f.rows * f.super_groups() * aux;
+  packed_sizes sizes;
+  sizes.codes = f.rows * stream_bytes(f.bits, f.cols);
+  sizes.scale = f.scale_bits == 0 ? groups * aux : stream_bytes(f.scale_bits, groups);
+  sizes.scale_base = f.scale_bits == 0 ? 0 : base;
+  if (f.has_zero) {
+    sizes.zero = f.zero_bits == 0 ? groups * aux : stream_bytes(f.zero_bits, groups);
+    sizes.zero_base = f.zero_bits == 0 ? 0 : base;
+  }
+  if (f.has_col_scale) sizes.col_scale = f.row_tiles() * f.cols * size_bytes(f.col_scale_type);
+  if (f.grid == grid::custom) sizes.levels = levels({.bits = f.bits}).size() * sizeof(float);
+  return sizes;
 }
 
 /// Stored bits for each weight: codes, scales, zero points, t and padding, all counted.
@@ -117,12 +137,25 @@ struct packed_sizes {
          (static_cast<double>(f.rows) * static_cast<double>(f.cols));
 }
 
-/// Whether a format from outside can be: not empty, a known width, and small enough that no size overflows.
+/// Whether a format from outside can be: not empty, known widths, and small enough that no size overflows.
 [[nodiscard]] inline result<void> check_format(const matrix_format& f) {
   if (f.rows == 0 || f.cols == 0) return make_error(errc::empty_matrix, "the matrix is ", f.rows, " x ", f.cols);
   if (!is_supported_bits(f.bits))
     return make_error(errc::invalid_argument, "bits is ", f.bits, ", expected 2, 3, 4, 5, 6 or 8");
   if (f.group_size == 0) return make_error(errc::invalid_argument, "group_size is 0, expected >= 1");
+  if ((f.grid == grid::nf4 && f.bits != 4) || (f.grid == grid::nf3 && f.bits != 3))
+    return make_error(errc::invalid_argument, "bits is ", f.bits, ", expected those of the levels, ",
+                      f.grid == grid::nf4 ? "4 of nf4" : "3 of nf3");
+  for (const int bits : {f.scale_bits, f.zero_bits})
+    if (bits != 0 && !is_supported_aux_bits(bits))
+      return make_error(errc::invalid_argument, "scales or zero points of ", bits, " bits, expected 4, 5, 6 or 8");
+  if (f.rotation != 0 && (!std::has_single_bit(f.rotation) || f.cols % f.rotation != 0))
+    return make_error(errc::invalid_argument, "rotation in blocks of ", f.rotation,
+                      ", expected a power of two that divides the ", f.cols, " columns");
+  if (f.col_scale_type != dtype::f16 && f.col_scale_type != dtype::bf16 && f.col_scale_type != dtype::f32 &&
+      f.col_scale_type != dtype::f8_e4m3)
+    return make_error(errc::invalid_argument, "t is ", to_string(f.col_scale_type),
+                      ", expected F16, BF16, F32 or F8_E4M3");
   constexpr std::size_t limit = std::size_t{1} << 56;
   if (f.cols > limit / f.rows)
     return make_error(errc::invalid_argument, "the matrix is ", f.rows, " x ", f.cols, ", more than 2^56 elements");
@@ -130,15 +163,18 @@ struct packed_sizes {
 }
 
 /// What an engine keeps of a weight: packed codes and auxiliaries in their storage types, owned or in a mapped file.
-/// W[i][j] = scale[i][g] * (level[code[i][j]] - zero[i][g]) * t[j],  g = j / group_size
+/// matrix_format has the equation.
 struct packed_matrix {
   matrix_format format;
   code_layout layout = code_layout::canonical;
-  std::string method;     ///< name in the method table, for the record
-  shared_bytes codes;     ///< N rows of packed_layout<bits>::row_bytes(K)
-  shared_bytes scale;     ///< [N x G] of format.aux
-  shared_bytes zero;      ///< [N x G] of format.aux; empty unless format.has_zero
-  shared_bytes col_scale; ///< t [K] of format.col_scale_type; empty unless format.has_col_scale
+  std::string method;      ///< name in the method table, for the record
+  shared_bytes codes;      ///< N rows of packed_layout<bits>::row_bytes(K)
+  shared_bytes scale;      ///< [N x G] of format.aux, or one stream of N G codes of scale_bits
+  shared_bytes zero;       ///< [N x G] of format.aux, or one stream of codes; empty unless format.has_zero
+  shared_bytes col_scale;  ///< t [row_tiles x K] of format.col_scale_type; empty unless format.has_col_scale
+  shared_bytes scale_base; ///< [N x super_groups] of format.aux; empty unless format.scale_bits
+  shared_bytes zero_base;  ///< [N x super_groups] of format.aux; empty unless format.has_zero and format.zero_bits
+  shared_bytes levels;     ///< [2^bits] of f32; empty unless the grid is grid::custom
 
   /// Packed codes of row i.
   [[nodiscard]] std::span<const byte> code_row(std::size_t i) const {
@@ -159,6 +195,9 @@ struct packed_matrix {
   if (result<void> ok = part("codes", p.codes.size(), sizes.codes); !ok) return ok;
   if (result<void> ok = part("scale", p.scale.size(), sizes.scale); !ok) return ok;
   if (result<void> ok = part("zero", p.zero.size(), sizes.zero); !ok) return ok;
+  if (result<void> ok = part("scale_base", p.scale_base.size(), sizes.scale_base); !ok) return ok;
+  if (result<void> ok = part("zero_base", p.zero_base.size(), sizes.zero_base); !ok) return ok;
+  if (result<void> ok = part("levels", p.levels.size(), sizes.levels); !ok) return ok;
   return part("t", p.col_scale.size(), sizes.col_scale);
 }
 

@@ -2,6 +2,8 @@
 
 #include "../core/convert.hpp"
 #include "../core/parallel.hpp"
+#include "../math/hadamard.hpp"
+#include "aux_codes.hpp"
 #include "auxiliaries.hpp"
 #include "layout.hpp"
 
@@ -20,20 +22,32 @@ inline constexpr std::size_t rows_per_task = 64;
 /// How far a zero point may move when it is stored, in steps.
 inline constexpr float zero_tolerance = 0x1p-4f;
 
+/// Powers of two that move from scales into t, one for each column of groups in each row tile; all 0 where scales are
+/// quantized, whose bases belong to several columns of groups.
+[[nodiscard]] inline std::vector<int> scale_shifts(const quantized_matrix& q) {
+  const std::size_t groups = q.format.groups();
+  std::vector<int> shifts(q.format.row_tiles() * groups);
+  if (q.format.scale_bits != 0) return shifts;
+  for (std::size_t n = 0; n < shifts.size(); ++n)
+    shifts[n] = scale_shift(scale_range(q, n / groups, n % groups), range_of(storage(q.format.aux)));
+  return shifts;
+}
+
 /// The t that will be stored, with the power of two of each column of groups in it; its type is set in the format.
 [[nodiscard]] inline std::vector<float> shifted_col_scale(const quantized_matrix& q, std::span<const int> shifts,
                                                           matrix_format& format) {
   const bool shifted = std::any_of(shifts.begin(), shifts.end(), [](int k) { return k != 0; });
   if (!q.format.has_col_scale && !shifted) return {};
-  std::vector<float> t(format.cols);
-  const storage_range limits = range_of(storage(format.aux));
-  bool fits = true;
-  for (std::size_t j = 0; j < format.cols; ++j) {
-    t[j] = std::ldexp(q.col_scale_at(j), shifts[j / format.group_size]);
-    fits &= t[j] == 0 || (std::fabs(t[j]) >= limits.least && std::fabs(t[j]) <= limits.most);
+  std::vector<float> t(format.row_tiles() * format.cols);
+  const dtype type = q.format.has_col_scale ? q.format.col_scale_type : storage(format.aux);
+  for (std::size_t n = 0; n < t.size(); ++n) {
+    const std::size_t tile = n / format.cols;
+    const std::size_t j = n % format.cols;
+    t[n] = std::ldexp(q.format.has_col_scale ? q.col_scale[n] : 1.0f,
+                      shifts[tile * format.groups() + j / format.group_size]);
   }
   format.has_col_scale = true;
-  format.col_scale_type = fits ? storage(format.aux) : dtype::f32;
+  format.col_scale_type = fits(t, type) ? type : dtype::f32;
   return t;
 }
 
@@ -53,13 +67,18 @@ inline void fit_row(const quantized_matrix& q, std::size_t i, std::span<const in
   row.zero.resize(f.groups());
   const storage_range limits = range_of(storage(f.aux));
   for (std::size_t g = 0; g < f.groups(); ++g) {
-    const float scale = std::ldexp(q.scale[i * f.groups() + g], -shifts[g]);
+    const float scale = std::ldexp(q.scale[i * f.groups() + g], -shifts[f.row_tile(i) * f.groups() + g]);
+    if (f.scale_bits != 0) {
+      row.scale[g] = scale;
+      row.zero[g] = q.zero_at(i, g);
+      continue;
+    }
     row.scale[g] = std::clamp(scale, -limits.most, limits.most);
     row.zero[g] = q.zero_at(i, g);
     if (scale == 0 || std::fabs(scale) >= limits.least || is_zero_group(q, i, g)) continue;
     row.scale[g] = std::copysign(limits.least, scale);
-    row.zero[g] =
-        coarsen(std::span{row.codes}.subspan(g * f.group_size, f.group_cols(g)), row.zero[g], scale / row.scale[g], f);
+    row.zero[g] = coarsen(std::span{row.codes}.subspan(g * f.group_size, f.group_cols(g)), row.zero[g],
+                          scale / row.scale[g], f, q.levels());
   }
 }
 
@@ -75,6 +94,33 @@ inline void fit_row(const quantized_matrix& q, std::size_t i, std::span<const in
   return {};
 }
 
+/// An 8-bit t is coarse, so it has to be settled before scales and codes are fitted to it.
+[[nodiscard]] inline result<void> check_stored_col_scale(std::span<const float> t, const matrix_format& format) {
+  if (!format.has_col_scale || format.col_scale_type != dtype::f8_e4m3) return {};
+  for (std::size_t n = 0; n < t.size(); ++n)
+    if (as_stored(t[n], dtype::f8_e4m3) != t[n])
+      return make_error(errc::not_representable, "pack: t of column ", n % format.cols, " is ", t[n],
+                        ", which is no F8_E4M3 number; round t before scales and codes are fitted");
+  return {};
+}
+
+/// The parts of a packed matrix while they are made.
+struct packed_parts {
+  explicit packed_parts(const packed_sizes& sizes)
+      : codes{sizes.codes, aligned_buffer<byte>::uninitialized},
+        scale{sizes.scale, aligned_buffer<byte>::uninitialized}, zero{sizes.zero, aligned_buffer<byte>::uninitialized} {
+  }
+
+  aligned_buffer<byte> codes, scale, zero;
+};
+
+/// Floats in a storage type.
+[[nodiscard]] inline shared_bytes stored(std::span<const float> values, dtype type) {
+  aligned_buffer<byte> bytes{values.size() * size_bytes(type), aligned_buffer<byte>::uninitialized};
+  store_floats(values, type, bytes.data());
+  return shared_bytes{std::move(bytes)};
+}
+
 } // namespace detail
 
 /// Packs codes to their width and auxiliaries to their storage type.
@@ -83,47 +129,51 @@ inline void fit_row(const quantized_matrix& q, std::size_t i, std::span<const in
 /// infinite. A zero point may lie outside the codes and may be fractional, and is stored as it is.
 /// @errors  errc::invalid_argument (sizes, codes), errc::non_finite, errc::not_representable (a zero point that its
 /// type
-///          cannot hold to 1/16 of a step; those of our quantizers always fit)
+///          cannot hold to 1/16 of a step, or a quantized scale or zero point that is none of its super-group's; those
+///          of our quantizers always fit)
 [[nodiscard]] inline result<packed_matrix> pack(const quantized_matrix& q, const run_options& run = {}) {
   if (result<void> ok = check_format(q.format); !ok) return ok.error();
   if (result<void> ok = detail::check_quantized(q); !ok) return ok.error();
-  packed_matrix p{q.format, code_layout::canonical, q.method, {}, {}, {}, {}};
-  const std::size_t groups = q.format.groups();
-  std::vector<int> shifts(groups);
-  for (std::size_t g = 0; g < groups; ++g)
-    shifts[g] = detail::scale_shift(detail::scale_range(q, g), detail::range_of(storage(q.format.aux)));
+  const std::vector<int> shifts = detail::scale_shifts(q);
+  packed_matrix p;
+  p.format = q.format;
+  p.method = q.method;
   const std::vector<float> t = detail::shifted_col_scale(q, shifts, p.format);
-
+  if (result<void> ok = detail::check_stored_col_scale(t, p.format); !ok) return ok.error();
   const packed_sizes sizes = packed_bytes(p.format);
-  aligned_buffer<byte> codes{sizes.codes, aligned_buffer<byte>::uninitialized};
-  aligned_buffer<byte> scale{sizes.scale, aligned_buffer<byte>::uninitialized};
-  aligned_buffer<byte> zero{sizes.zero, aligned_buffer<byte>::uninitialized};
-  aligned_buffer<byte> col_scale{sizes.col_scale, aligned_buffer<byte>::uninitialized};
-  store_floats(t, p.format.col_scale_type, col_scale.data());
+  detail::packed_parts parts{sizes};
 
   const dtype aux = storage(q.format.aux);
-  const std::size_t aux_row = groups * size_bytes(aux);
+  const std::size_t aux_row = q.format.groups() * size_bytes(aux);
   const std::size_t code_row = sizes.codes / q.format.rows;
   const auto pack_rows = [&](std::size_t begin, std::size_t end) -> result<void> {
     detail::packed_row row;
     for (std::size_t i = begin; i < end; ++i) {
       detail::fit_row(q, i, shifts, row);
       with_layout(q.format.bits,
-                  [&](auto layout) { layout.pack_row(row.codes, codes.span().subspan(i * code_row, code_row)); });
-      store_floats(row.scale, aux, scale.data() + i * aux_row);
-      if (!q.format.has_zero) continue;
-      store_floats(row.zero, aux, zero.data() + i * aux_row);
-      result<void> fits = detail::check_stored_zero(row, i, q.format.aux, zero.span().subspan(i * aux_row, aux_row));
+                  [&](auto layout) { layout.pack_row(row.codes, parts.codes.span().subspan(i * code_row, code_row)); });
+      if (q.format.scale_bits == 0) store_floats(row.scale, aux, parts.scale.data() + i * aux_row);
+      if (!q.format.has_zero || q.format.zero_bits != 0) continue;
+      store_floats(row.zero, aux, parts.zero.data() + i * aux_row);
+      result<void> fits =
+          detail::check_stored_zero(row, i, q.format.aux, parts.zero.span().subspan(i * aux_row, aux_row));
       if (!fits) return fits;
     }
     return {};
   };
   if (result<void> ok = parallel_for(run.on(), q.format.rows, detail::rows_per_task, pack_rows, run.progress); !ok)
     return ok.error();
-  p.codes = shared_bytes{std::move(codes)};
-  p.scale = shared_bytes{std::move(scale)};
-  p.zero = shared_bytes{std::move(zero)};
-  p.col_scale = shared_bytes{std::move(col_scale)};
+  if (q.format.scale_bits != 0)
+    if (result<void> ok = detail::pack_scale_codes(q, parts.scale.span()); !ok) return ok.error();
+  if (q.format.has_zero && q.format.zero_bits != 0)
+    if (result<void> ok = detail::pack_zero_codes(q, parts.zero.span()); !ok) return ok.error();
+  p.codes = shared_bytes{std::move(parts.codes)};
+  p.scale = shared_bytes{std::move(parts.scale)};
+  p.zero = shared_bytes{std::move(parts.zero)};
+  p.col_scale = detail::stored(t, p.format.col_scale_type);
+  p.scale_base = detail::stored(q.scale_base, aux);
+  p.zero_base = detail::stored(q.zero_base, aux);
+  p.levels = detail::stored(q.custom_levels, dtype::f32);
   return p;
 }
 
@@ -135,36 +185,48 @@ inline void fit_row(const quantized_matrix& q, std::size_t i, std::span<const in
     for (std::size_t i = 0; i < p.format.rows; ++i)
       layout.unpack_row(p.code_row(i), q.codes.span().subspan(i * p.format.cols, p.format.cols));
   });
-  load_floats(p.scale.data(), storage(p.format.aux), q.scale);
-  load_floats(p.zero.data(), storage(p.format.aux), q.zero);
+  const std::size_t groups = p.format.groups();
+  std::vector<float> zero(groups);
+  for (std::size_t i = 0; i < p.format.rows; ++i) {
+    load_auxiliaries(p, i, std::span{q.scale}.subspan(i * groups, groups), zero);
+    if (p.format.has_zero)
+      std::copy(zero.begin(), zero.end(), q.zero.begin() + static_cast<std::ptrdiff_t>(i * groups));
+  }
   load_floats(p.col_scale.data(), p.format.col_scale_type, q.col_scale);
+  load_floats(p.scale_base.data(), storage(p.format.aux), q.scale_base);
+  load_floats(p.zero_base.data(), storage(p.format.aux), q.zero_base);
+  load_floats(p.levels.data(), dtype::f32, q.custom_levels);
   return q;
 }
 
 /// Writes the weights of rows [row_begin, row_begin + out.rows()) that a packed matrix stands for.
-/// W[i][j] = (s (q - z)) t in f32, rounded after each operation; no NaN or infinity unless a product overflows f32.
+/// V[i][j] = (s (level[q] - z)) t in f32, rounded after each operation, then rotated where the format says so; no NaN
+/// or infinity unless a product overflows f32.
 /// @param out  [rows x K]
 inline void dequantize_rows(const packed_matrix& p, std::size_t row_begin, matrix_view<float> out) {
   SINQ_ASSERT(row_begin + out.rows() <= p.format.rows && out.cols() == p.format.cols);
   const matrix_format& f = p.format;
   const std::size_t groups = f.groups();
-  const std::size_t aux_row = groups * size_bytes(storage(f.aux));
+  const std::vector<float> custom = custom_levels(p);
+  const std::span<const float> level = levels(f, custom);
   std::vector<std::uint8_t> codes(f.cols);
   std::vector<float> scale(groups);
-  std::vector<float> zero(groups, f.symmetric_zero());
+  std::vector<float> zero(groups);
   std::vector<float> t(f.cols, 1.0f);
-  if (f.has_col_scale) load_floats(p.col_scale.data(), f.col_scale_type, t);
+  const std::size_t t_row = f.cols * size_bytes(f.col_scale_type);
   for (std::size_t i = 0; i < out.rows(); ++i) {
     const std::size_t row = row_begin + i;
+    if (f.has_col_scale && (i == 0 || f.row_tile(row) != f.row_tile(row - 1)))
+      load_floats(p.col_scale.data() + f.row_tile(row) * t_row, f.col_scale_type, t);
     with_layout(f.bits, [&](auto layout) { layout.unpack_row(p.code_row(row), codes); });
-    load_floats(p.scale.data() + row * aux_row, storage(f.aux), scale);
-    if (f.has_zero) load_floats(p.zero.data() + row * aux_row, storage(f.aux), zero);
+    load_auxiliaries(p, row, scale, zero);
     float* const to = out.data() + i * out.stride();
     for (std::size_t g = 0; g < groups; ++g) {
       const std::size_t begin = g * f.group_size;
       for (std::size_t j = begin; j < begin + f.group_cols(g); ++j)
-        to[j] = (scale[g] * (static_cast<float>(codes[j]) - zero[g])) * t[j];
+        to[j] = (scale[g] * (level[codes[j]] - zero[g])) * t[j];
     }
+    if (f.rotation != 0) hadamard_rotate(out.row(i), f.rotation);
   }
 }
 
