@@ -1,0 +1,60 @@
+#pragma once
+
+#include "../core/config.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+namespace sinq::detail {
+
+/// The grid 0, 1 .. top.
+struct uniform_grid {
+  float top;
+
+  [[nodiscard]] float lowest() const { return 0; }
+  [[nodiscard]] float highest() const { return top; }
+  /// Value of the level nearest to a position, half to even.
+  [[nodiscard]] float nearest(float position) const {
+    return (std::min(std::max(position, 0.0f), top) + 0x1p23f) - 0x1p23f;
+  }
+  [[nodiscard]] std::uint8_t code(float position) const { return static_cast<std::uint8_t>(nearest(position)); }
+};
+
+/// The largest float that still belongs to the lower of two neighbouring levels: their middle, rounded down.
+[[nodiscard]] inline float border_between(float lower, float upper) {
+  const double middle = (static_cast<double>(lower) + static_cast<double>(upper)) / 2;
+  const float rounded = static_cast<float>(middle);
+  return rounded > middle ? std::nextafter(rounded, lower) : rounded;
+}
+
+/// Any ascending levels; a position halfway between two belongs to the lower one.
+struct codebook_grid {
+  explicit codebook_grid(std::span<const float> levels) : count{levels.size()} {
+    SINQ_ASSERT(count >= 2 && count <= 256);
+    std::copy(levels.begin(), levels.end(), level.begin());
+    for (std::size_t n = 0; n + 1 < count; ++n) border[n] = border_between(level[n], level[n + 1]);
+  }
+
+  [[nodiscard]] float lowest() const { return level[0]; }
+  [[nodiscard]] float highest() const { return level[count - 1]; }
+  [[nodiscard]] float nearest(float position) const {
+    float value = level[0];
+    for (std::size_t n = 0; n + 1 < count; ++n) value = position > border[n] ? level[n + 1] : value;
+    return value;
+  }
+  [[nodiscard]] std::uint8_t code(float position) const {
+    unsigned code = 0;
+    for (std::size_t n = 0; n + 1 < count; ++n) code += position > border[n] ? 1 : 0;
+    return static_cast<std::uint8_t>(code);
+  }
+
+  std::size_t count;
+  std::array<float, 256> level{};
+  std::array<float, 256> border{};
+};
+
+} // namespace sinq::detail
