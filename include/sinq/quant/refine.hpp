@@ -1,0 +1,236 @@
+#pragma once
+
+#include "../core/convert.hpp"
+#include "../core/parallel.hpp"
+#include "../core/weight_view.hpp"
+#include "../math/hadamard.hpp"
+#include "../math/input_moments.hpp"
+#include "row_fit.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <span>
+#include <vector>
+
+namespace sinq {
+
+/// What refinement knows of the inputs that a weight meets.
+enum class refine_mode : std::uint8_t {
+  none,    ///< codes, scales and zero points stay as the method made them
+  weights, ///< nothing: energies are guessed from t, E[x_j^2] ~ t_j^-power
+  inputs,  ///< the energies E[x_j^2] of quantize_options::inputs, and error feedback if their hessian is there
+};
+
+/// Options of refinement.
+struct refine_options {
+  fit_options fit{};
+  double col_scale_power = 4; ///< of the guess from t; 0 minimises the plain error, 2 that of the normalised matrix
+};
+
+namespace detail {
+
+/// Rows of a weight as floats, rotated where the format says so.
+inline void load_rows(const weight_view& w, const matrix_format& f, std::size_t row_begin, matrix_view<float> to) {
+  for (std::size_t i = 0; i < to.rows(); ++i) {
+    w.load(row_begin + i, 0, to.row(i));
+    if (f.rotation != 0) hadamard_rotate(to.row(i), f.rotation);
+  }
+}
+
+/// Energies of the inputs that the codes' columns meet: those of R x, taking the x_j of a block as uncorrelated.
+[[nodiscard]] inline std::vector<double> rotated_energies(std::vector<double> energies, std::size_t rotation) {
+  for (std::size_t begin = 0; rotation != 0 && begin < energies.size(); begin += rotation) {
+    const auto block = std::span{energies}.subspan(begin, rotation);
+    double sum = 0;
+    for (const double energy : block) sum += energy;
+    std::fill(block.begin(), block.end(), sum / static_cast<double>(rotation));
+  }
+  return energies;
+}
+
+/// The least weight of a column beside the mean one: columns that are never seen still count a little.
+inline constexpr double least_weight = 1e-6;
+/// How far from the median a t is believed when energies are guessed from it.
+inline constexpr double widest_guess = 8;
+/// Rows of W from which a t is taken at its word.
+inline constexpr double rows_to_guess = 128;
+
+/// Energies guessed from one row of t: (t_j / median t)^-power.
+[[nodiscard]] inline std::vector<double> guessed_energies(std::span<const float> t, double power) {
+  std::vector<float> sorted(t.begin(), t.end());
+  const auto middle = sorted.begin() + static_cast<std::ptrdiff_t>(sorted.size() / 2);
+  std::nth_element(sorted.begin(), middle, sorted.end());
+  std::vector<double> energies(t.size(), 1.0);
+  for (std::size_t j = 0; j < t.size() && *middle > 0; ++j)
+    energies[j] = std::pow(std::clamp(double{t[j]} / double{*middle}, 1 / widest_guess, widest_guess), -power);
+  return energies;
+}
+
+/// Weights of the squared errors of one row tile, in units of t: E[x_j^2] t_j^2 over their mean.
+[[nodiscard]] inline std::vector<float> error_weights(std::span<const double> energies, std::span<const float> t) {
+  std::vector<double> m(t.size());
+  double mean = 0;
+  for (std::size_t j = 0; j < m.size(); ++j) {
+    m[j] = energies[j] * (t[j] == 0 ? 1 : double{t[j]} * double{t[j]});
+    mean += m[j] / static_cast<double>(m.size());
+  }
+  std::vector<float> weights(t.size(), 1.0f);
+  if (mean > 0 && is_finite(mean))
+    for (std::size_t j = 0; j < m.size(); ++j) weights[j] = static_cast<float>(std::max(m[j] / mean, least_weight));
+  return weights;
+}
+
+/// Moves the common size of each column of groups from the scales into t, so that the scales of a row are alike, and
+/// rounds t to its storage type. Scales and zero points are only near the best ones then.
+class col_scale_settler {
+public:
+  explicit col_scale_settler(quantized_matrix& q) : q_{q}, f_{q.format} {}
+
+  void operator()() {
+    if (f_.has_col_scale)
+      for (std::size_t tile = 0; tile < f_.row_tiles(); ++tile)
+        for (std::size_t g = 0; g < f_.groups(); ++g) even_out(tile, g);
+    if (const int shift = find_shift(); shift != 0) move(shift);
+    if (f_.has_col_scale) round();
+  }
+
+private:
+  void even_out(std::size_t tile, std::size_t g) {
+    const std::size_t height = f_.tile_height();
+    const std::size_t end = std::min(f_.rows, (tile + 1) * height);
+    double sum = 0, count = 0;
+    for (std::size_t i = tile * height; i < end; ++i)
+      if (const double reach = std::ldexp(farthest(i, g), -4); reach > 0) sum += near_log2(reach), ++count;
+    if (count == 0) return;
+    const double factor = near_exp2(sum / count);
+    for (std::size_t i = tile * height; i < end; ++i)
+      q_.scale[i * f_.groups() + g] = static_cast<float>(q_.scale[i * f_.groups() + g] / factor);
+    float* const t = q_.col_scale.data() + tile * f_.cols + g * f_.group_size;
+    for (std::size_t j = 0; j < f_.group_cols(g); ++j) t[j] = static_cast<float>(t[j] * factor);
+  }
+
+  /// The largest |s (level - z)| of a group: how far its weights over t reach, whatever its scale.
+  [[nodiscard]] double farthest(std::size_t i, std::size_t g) const {
+    const auto codes = q_.code_matrix().row(i).subspan(g * f_.group_size, f_.group_cols(g));
+    const auto [low, high] = std::minmax_element(codes.begin(), codes.end());
+    const double zero = q_.zero_at(i, g);
+    const std::span<const float> levels = q_.levels();
+    return std::fabs(double{q_.scale[i * f_.groups() + g]}) *
+           std::max(std::fabs(levels[*low] - zero), std::fabs(levels[*high] - zero));
+  }
+
+  /// The binary logarithm, linear between powers of two, and its inverse: the same on every machine.
+  [[nodiscard]] static double near_log2(double x) { return std::ilogb(x) + (std::ldexp(x, -std::ilogb(x)) - 1); }
+  [[nodiscard]] static double near_exp2(double y) {
+    return std::ldexp(1 + (y - std::floor(y)), static_cast<int>(std::floor(y)));
+  }
+
+  /// Exponent k such that t 2^k and scale 2^-k suit their storage.
+  [[nodiscard]] int find_shift() const {
+    float least_t = std::numeric_limits<float>::max();
+    for (const float t : q_.col_scale)
+      if (t > 0) least_t = std::min(least_t, t);
+    float least_row = std::numeric_limits<float>::max(), most_row = 0;
+    for (std::size_t i = 0; i < f_.rows; ++i) {
+      const auto row = q_.scale.begin() + static_cast<std::ptrdiff_t>(i * f_.groups());
+      const float most = *std::max_element(row, row + static_cast<std::ptrdiff_t>(f_.groups()));
+      if (most > 0) least_row = std::min(least_row, most);
+      most_row = std::max(most_row, most);
+    }
+    if (most_row == 0) return 0;
+    int shift = 0;
+    if (f_.has_col_scale && f_.col_scale_type == dtype::f8_e4m3) shift = -6 - std::ilogb(least_t);
+    if (f_.scale_bits == 0 || f_.aux != aux_dtype::f16) return shift;
+    const bool fits = std::ilogb(least_row) - shift - f_.scale_bits >= -13 && std::ilogb(most_row) - shift <= 14;
+    return fits ? shift : std::ilogb(most_row) - 13;
+  }
+
+  void move(int shift) {
+    if (!f_.has_col_scale) {
+      f_.has_col_scale = true;
+      f_.col_scale_type = storage(f_.aux);
+      q_.col_scale.assign(f_.row_tiles() * f_.cols, 1.0f);
+    }
+    for (float& t : q_.col_scale) t = std::ldexp(t, shift);
+    for (float& s : q_.scale) s = std::ldexp(s, -shift);
+  }
+
+  void round() {
+    if (!fits(q_.col_scale, f_.col_scale_type)) f_.col_scale_type = dtype::f32;
+    for (float& t : q_.col_scale) t = as_stored(t, f_.col_scale_type);
+  }
+
+  quantized_matrix& q_;
+  matrix_format& f_;
+};
+
+/// Runs row_fitter over a matrix in blocks of 16 rows of one row tile.
+template <class Grid>
+[[nodiscard]] result<void> fit_rows(const weight_view& w, const Grid& grid, const fit_options& fit, bool search,
+                                    const std::vector<std::vector<float>>& weights, quantized_matrix& q,
+                                    const run_options& run) {
+  const matrix_format& f = q.format;
+  const std::size_t height = f.tile_height();
+  const std::size_t blocks = (height + fit_lanes - 1) / fit_lanes;
+  const auto fit_block = [&](std::size_t begin, std::size_t end) -> result<void> {
+    row_fitter<Grid> fitter{q, grid, fit, search};
+    std::vector<float> values(fit_lanes * f.cols);
+    for (std::size_t n = begin; n < end; ++n) {
+      const std::size_t tile = n / blocks;
+      const std::size_t i0 = tile * height + n % blocks * fit_lanes;
+      const std::size_t i1 = std::min({f.rows, (tile + 1) * height, i0 + fit_lanes});
+      if (i0 >= i1) continue;
+      const matrix_view<float> rows{values.data(), i1 - i0, f.cols};
+      load_rows(w, f, i0, rows);
+      if (f.has_col_scale)
+        for (std::size_t i = 0; i < rows.rows(); ++i)
+          for (std::size_t j = 0; j < f.cols; ++j)
+            if (const float t = q.col_scale[tile * f.cols + j]; t != 0) rows(i, j) /= t;
+      fitter(i0, rows, weights[tile]);
+    }
+    return {};
+  };
+  return parallel_for(run.on(), f.row_tiles() * blocks, 4, fit_block, run.progress);
+}
+
+} // namespace detail
+
+/// Fits scales, zero points and codes of a quantized matrix anew, at no more storage: t stays, but is rounded to its
+/// type first; each group's range is searched, alternating least squares follow, and what the format quantizes (scales,
+/// zero points) is rounded before the rest is fitted to it.
+/// minimise sum_ij e_j (W - W')_ij^2,  e_j = E[x_j^2] given, or guessed as t_j^-power
+/// @param w         [N x K], the weights that q was made from
+/// @param energies  [K] E[x_j^2], or empty for the guess
+/// @param search    false: scales and zero points stay, but for what storage changes
+/// @errors          errc::invalid_argument (shapes), errc::cancelled
+/// Numerics: see fit_groups; the same for any executor.
+[[nodiscard]] inline result<void> refine(const weight_view& w, quantized_matrix& q, std::vector<double> energies = {},
+                                         const refine_options& options = {}, bool search = true,
+                                         const run_options& run = {}) {
+  const matrix_format& f = q.format;
+  if (w.rows() != f.rows || w.cols() != f.cols || (!energies.empty() && energies.size() != f.cols))
+    return make_error(errc::invalid_argument, "refine: the weights are ", w.rows(), " x ", w.cols(), " with ",
+                      energies.size(), " energies, the quantized matrix ", f.rows, " x ", f.cols);
+  if (options.fit.candidates < 1 || !(options.fit.narrowing >= 0) ||
+      !(options.fit.narrowing * static_cast<float>(options.fit.candidates - 1) < 1))
+    return make_error(errc::invalid_argument, "refine: ", options.fit.candidates, " candidates narrowed by ",
+                      options.fit.narrowing, " each, expected at least one, and a rest of the range for the last");
+  detail::col_scale_settler{q}();
+  energies = detail::rotated_energies(std::move(energies), f.rotation);
+  std::vector<std::vector<float>> weights;
+  const std::vector<float> ones(f.has_col_scale ? 0 : f.cols, 1.0f);
+  for (std::size_t tile = 0; tile < f.row_tiles(); ++tile) {
+    const std::span<const float> t =
+        f.has_col_scale ? std::span<const float>{q.col_scale}.subspan(tile * f.cols, f.cols) : std::span{ones};
+    const double rows = static_cast<double>(f.tile_height());
+    const double trust = std::min(1.0, rows / detail::rows_to_guess); // t of few rows says little of the inputs
+    const double power = search ? options.col_scale_power * trust : 0.0;
+    weights.push_back(detail::error_weights(energies.empty() ? detail::guessed_energies(t, power) : energies, t));
+  }
+  if (f.grid == grid::uniform)
+    return detail::fit_rows(w, detail::uniform_grid{static_cast<float>(max_code(f.bits))}, options.fit, search, weights,
+                            q, run);
+  return detail::fit_rows(w, detail::codebook_grid{q.levels()}, options.fit, search, weights, q, run);
+}
+
+} // namespace sinq

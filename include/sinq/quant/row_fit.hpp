@@ -1,0 +1,231 @@
+#pragma once
+
+#include "group_fit.hpp"
+#include "quantized_matrix.hpp"
+#include "rtn.hpp"
+
+#include <array>
+#include <cmath>
+#include <limits>
+#include <span>
+#include <vector>
+
+SINQ_SEPARATE_ROUNDING_BEGIN
+
+namespace sinq::detail {
+
+/// Value with the precision of its storage type and any exponent: `pack` moves what its range lacks into t.
+[[nodiscard]] inline float round_precision(aux_dtype aux, double value) {
+  if (value == 0 || aux == aux_dtype::f32) return static_cast<float>(value);
+  int exponent = 0;
+  const double mantissa = std::frexp(value, &exponent);
+  return static_cast<float>(std::ldexp(double{as_stored(static_cast<float>(mantissa), storage(aux))}, exponent));
+}
+
+/// The smallest number of that precision that is not below value. @pre value >= 0
+[[nodiscard]] inline float round_precision_up(aux_dtype aux, double value) {
+  const float rounded = round_precision(aux, value);
+  const double step = aux == aux_dtype::bf16 ? 0x1p-8 : aux == aux_dtype::f16 ? 0x1p-11 : 0x1p-24;
+  return double{rounded} >= value ? rounded : round_precision(aux, value * (1 + 2 * step));
+}
+
+/// Fits scales, zero points and codes of up to 16 rows to what will be stored: the scratch of one task.
+///
+///   search   (s, c) of every group by fit_groups, or those that are there
+///   scales   base = max s / (2^scale_bits - 1) over a super-group; u from s / base, rounded down and up
+///   zeros    for each of these the best zero point; base from the farthest of a super-group; rounded down and up
+///   choose   the pair with the least error; codes
+template <class Grid>
+class row_fitter {
+public:
+  /// @param search  false: keep the scales and zero points that q has, but for what storage changes
+  row_fitter(quantized_matrix& q, const Grid& grid, const fit_options& options, bool search)
+      : q_{q}, f_{q.format}, grid_{grid}, options_{options}, search_{search},
+        fixed_zero_{f_.has_zero ? std::numeric_limits<float>::quiet_NaN() : f_.symmetric_zero()},
+        max_zero_{f_.zero_bits != 0 ? 2 * std::max(std::fabs(grid.lowest()), std::fabs(grid.highest()))
+                                    : max_zero(f_.aux)} {
+    const std::size_t span =
+        f_.scale_bits != 0 || f_.zero_bits != 0 ? (f_.super_group == 0 ? f_.groups() : f_.super_group) : 1;
+    groups_at_once_ = span;
+    fits_.resize(span);
+    means_.resize(span);
+    values_.resize(span * f_.group_size * fit_lanes);
+  }
+
+  /// @param rows     [count x K] the weights over t, count <= 16
+  /// @param weights  [K] of the squared errors, > 0
+  void operator()(std::size_t row_begin, matrix_view<const float> rows, std::span<const float> weights) {
+    row_begin_ = row_begin;
+    count_ = rows.rows();
+    for (std::size_t g0 = 0; g0 < f_.groups(); g0 += groups_at_once_) {
+      const std::size_t g1 = std::min(f_.groups(), g0 + groups_at_once_);
+      load(rows, g0, g1);
+      for (std::size_t g = g0; g < g1; ++g) find(g, g - g0, block(g, g0, weights));
+      set_scale_base(g0, g1);
+      set_zero_base(g0, g1);
+      for (std::size_t g = g0; g < g1; ++g) store(g, g - g0, block(g, g0, weights));
+    }
+  }
+
+private:
+  [[nodiscard]] std::size_t lane_row(std::size_t lane) const { return row_begin_ + std::min(lane, count_ - 1); }
+  [[nodiscard]] lane_block block(std::size_t g, std::size_t g0, std::span<const float> weights) const {
+    return {values_.data() + (g - g0) * f_.group_size * fit_lanes, weights.data() + g * f_.group_size,
+            f_.group_cols(g)};
+  }
+
+  /// Puts the rows' weights of some groups side by side, each row times the power of two that brings it near 1.
+  void load(matrix_view<const float> rows, std::size_t g0, std::size_t g1) {
+    const std::size_t begin = g0 * f_.group_size;
+    const std::size_t end = (g1 - 1) * f_.group_size + f_.group_cols(g1 - 1);
+    for (std::size_t lane = 0; lane < fit_lanes; ++lane) {
+      const std::span<const float> row = rows.row(std::min(lane, count_ - 1)).subspan(begin, end - begin);
+      float most = 0;
+      for (const float value : row) most = std::max(most, std::fabs(value));
+      exponent_[lane] = most == 0 ? 0 : std::ilogb(most);
+      if (exponent_[lane] >= -100 && exponent_[lane] <= 100) {
+        const float factor = std::ldexp(1.0f, -exponent_[lane]);
+        for (std::size_t j = 0; j < row.size(); ++j) values_[j * fit_lanes + lane] = row[j] * factor;
+      } else {
+        for (std::size_t j = 0; j < row.size(); ++j)
+          values_[j * fit_lanes + lane] = std::ldexp(row[j], -exponent_[lane]);
+      }
+    }
+  }
+
+  void find(std::size_t g, std::size_t at, const lane_block& b) {
+    const group_sums sums{b};
+    if (search_) {
+      fits_[at] = fit_groups(grid_, b, sums, options_, fixed_zero_, max_zero_);
+    } else {
+      for (std::size_t lane = 0; lane < fit_lanes; ++lane) {
+        const std::size_t i = lane_row(lane);
+        const double s = std::ldexp(double{q_.scale[i * f_.groups() + g]}, -exponent_[lane]);
+        const double most = std::max(std::fabs(sums.low[lane]), std::fabs(sums.high[lane]));
+        const double least = f_.has_zero ? most / max_zero_ : 0; // with fewer zero points than the method had
+        const double middle = (static_cast<double>(sums.high[lane]) + sums.low[lane]) / 2;
+        fits_[at].scale[lane] = std::max(s, least);
+        fits_[at].offset[lane] = s >= least ? -s * double{q_.zero_at(i, g)}
+                                            : middle - least * (double{grid_.lowest()} + grid_.highest()) / 2;
+      }
+    }
+    for (std::size_t lane = 0; lane < fit_lanes; ++lane) {
+      means_[at][lane] = sums.value[lane] / sums.weight;
+      if (sums.square[lane] == 0) fits_[at].scale[lane] = fits_[at].offset[lane] = 0;
+    }
+  }
+
+  [[nodiscard]] float stored(double value, std::size_t lane) const {
+    return std::ldexp(round_precision(f_.aux, std::ldexp(value, exponent_[lane])), -exponent_[lane]);
+  }
+
+  void set_scale_base(std::size_t g0, std::size_t g1) {
+    scale_base_.fill(0);
+    if (f_.scale_bits == 0) return;
+    for (std::size_t lane = 0; lane < fit_lanes; ++lane) {
+      double most = 0;
+      for (std::size_t g = g0; g < g1; ++g) most = std::max(most, fits_[g - g0].scale[lane]);
+      const float least = f_.aux == aux_dtype::f16 ? 0x1p-14f : std::numeric_limits<float>::min();
+      float base = round_precision_up(f_.aux, std::ldexp(most / max_code(f_.scale_bits), exponent_[lane]));
+      if (most != 0) base = std::max(base, least);
+      scale_base_[lane] = std::ldexp(base, -exponent_[lane]);
+      if (lane < count_) q_.scale_base[lane_row(lane) * f_.super_groups() + f_.super_group_of(g0)] = base;
+    }
+  }
+
+  /// The scale of a lane as it can be stored, rounded down or up.
+  [[nodiscard]] float scale_candidate(std::size_t at, std::size_t lane, bool up) const {
+    const double s = fits_[at].scale[lane];
+    if (s == 0) return 0;
+    if (f_.scale_bits == 0) return stored(s, lane);
+    const double place = s / scale_base_[lane];
+    const double u = std::clamp(up ? std::ceil(place) : std::floor(place), 1.0, double(max_code(f_.scale_bits)));
+    return scale_base_[lane] * static_cast<float>(u);
+  }
+
+  /// The zero point that suits a lane's levels best at another scale: mean level - mean x / s.
+  [[nodiscard]] double best_zero(std::size_t at, std::size_t lane, float scale) const {
+    if (scale == 0) return f_.symmetric_zero();
+    const double mean_level = (means_[at][lane] - fits_[at].offset[lane]) / fits_[at].scale[lane];
+    const double zero =
+        search_ ? mean_level - means_[at][lane] / scale : -fits_[at].offset[lane] / fits_[at].scale[lane];
+    return std::clamp(zero, double{-max_zero_}, double{max_zero_});
+  }
+
+  void set_zero_base(std::size_t g0, std::size_t g1) {
+    zero_base_.fill(0);
+    if (!f_.has_zero || f_.zero_bits == 0) return;
+    const double half = std::ldexp(1.0, f_.zero_bits - 1);
+    for (std::size_t lane = 0; lane < fit_lanes; ++lane) {
+      double most = 0;
+      for (std::size_t at = 0; at < g1 - g0; ++at) {
+        const double apart = best_zero(at, lane, scale_candidate(at, lane, true)) - f_.symmetric_zero();
+        most = std::max(most, apart > 0 ? apart / (half - 1) : -apart / half);
+      }
+      zero_base_[lane] = round_precision_up(f_.aux, most < 0x1p-10 ? 0 : most);
+      if (lane < count_) q_.zero_base[lane_row(lane) * f_.super_groups() + f_.super_group_of(g0)] = zero_base_[lane];
+    }
+  }
+
+  [[nodiscard]] float zero_candidate(std::size_t at, std::size_t lane, float scale, bool up) const {
+    if (!f_.has_zero) return f_.symmetric_zero();
+    const double zero = best_zero(at, lane, scale);
+    if (f_.zero_bits == 0) return as_stored(static_cast<float>(zero), storage(f_.aux));
+    if (zero_base_[lane] == 0) return f_.symmetric_zero();
+    const double half = std::ldexp(1.0, f_.zero_bits - 1);
+    const double place = (zero - f_.symmetric_zero()) / zero_base_[lane];
+    const double u = std::clamp(up ? std::ceil(place) : std::floor(place), -half, half - 1);
+    return f_.symmetric_zero() + zero_base_[lane] * static_cast<float>(u);
+  }
+
+  /// Chooses among the candidates and writes scale, zero point and codes.
+  void store(std::size_t g, std::size_t at, const lane_block& b) {
+    float_lanes scale, zero, best_scale, best_zero_point;
+    double_lanes error, best;
+    best.fill(std::numeric_limits<double>::infinity());
+    const int scale_choices = f_.scale_bits != 0 ? 2 : 1;
+    const int zero_choices = f_.has_zero && f_.zero_bits != 0 ? 2 : 1;
+    for (int choice = 0; choice < scale_choices * zero_choices; ++choice) {
+      for (std::size_t lane = 0; lane < fit_lanes; ++lane) {
+        scale[lane] = scale_candidate(at, lane, choice % scale_choices == 0);
+        zero[lane] = zero_candidate(at, lane, scale[lane], choice / scale_choices == 0);
+      }
+      if (scale_choices * zero_choices > 1) group_errors(grid_, b, scale, zero, error);
+      for (std::size_t lane = 0; lane < fit_lanes; ++lane)
+        if (choice == 0 || error[lane] < best[lane]) {
+          best[lane] = error[lane];
+          best_scale[lane] = scale[lane];
+          best_zero_point[lane] = zero[lane];
+        }
+    }
+    for (std::size_t lane = 0; lane < count_; ++lane) {
+      const std::size_t i = lane_row(lane);
+      q_.scale[i * f_.groups() + g] = std::ldexp(best_scale[lane], exponent_[lane]);
+      if (f_.has_zero) q_.zero[i * f_.groups() + g] = best_zero_point[lane];
+      const float inverse = best_scale[lane] == 0 ? 0 : 1 / best_scale[lane];
+      std::uint8_t* const codes = q_.codes.data() + i * f_.cols + g * f_.group_size;
+      for (std::size_t j = 0; j < b.size; ++j)
+        codes[j] = grid_.code(b.values[j * fit_lanes + lane] * inverse + best_zero_point[lane]);
+    }
+  }
+
+  quantized_matrix& q_;
+  const matrix_format& f_;
+  const Grid& grid_;
+  fit_options options_;
+  bool search_;
+  float fixed_zero_;
+  float max_zero_;
+  std::size_t groups_at_once_ = 1;
+  std::size_t row_begin_ = 0;
+  std::size_t count_ = 0;
+  std::vector<lane_fit> fits_;
+  std::vector<double_lanes> means_;
+  std::vector<float> values_;
+  std::array<int, fit_lanes> exponent_{};
+  float_lanes scale_base_{}, zero_base_{};
+};
+
+} // namespace sinq::detail
+
+SINQ_SEPARATE_ROUNDING_END
