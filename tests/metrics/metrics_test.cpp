@@ -72,8 +72,10 @@ TEST_CASE("the error of a packed matrix is that of its weights") {
   const auto expected = measure(m, w, sinq::column_normalizing_weights(m.view()));
   const auto error = sinq::measure_error(m.view(), *p, sinq::column_normalizing_weights(m.view()));
   REQUIRE(error);
-  CHECK(error->mse == expected.mse);
-  CHECK(error->weighted_relative_error == expected.weighted_relative_error);
+  CHECK(error->mse == Approx(expected.mse).epsilon(1e-12));
+  CHECK(error->weighted_relative_error == Approx(expected.weighted_relative_error).epsilon(1e-12));
+  CHECK(error->max_error == expected.max_error);
+  CHECK_FALSE(error->output_error);
   CHECK(sinq::bits_per_weight(*p) == Approx(4 + 16.0 * 2 * 2 / 96 + 16.0 / 100));
   CHECK_FALSE(sinq::measure_error(matrix{100, 95}.view(), *p));
   CHECK_FALSE(sinq::measure_error(m.view(), *p, std::vector<double>(95)));

@@ -140,6 +140,32 @@ TEST_CASE("a width at compile time is the same quantizer") {
   CHECK(a->scale == b->scale);
 }
 
+TEST_CASE("the reference's symmetric grid has one zero point and levels on both sides of it") {
+  const matrix m = with_outliers(16, 64, 12);
+  for_each_width({.group_size = 64, .noz = true}, [&](const auto& quantize) {
+    const auto q = quantize(m.view());
+    REQUIRE(q);
+    const int middle = sinq::max_code(quantize.bits()) / 2;
+    const int most = std::max(1, middle - 1);
+    CHECK(q->format.has_zero);
+    for (std::size_t i = 0; i < m.rows; ++i) {
+      CHECK(q->zero[i] == static_cast<float>(middle));
+      const auto row = m.view().row(i);
+      const float largest = std::fabs(
+          *std::max_element(row.begin(), row.end(), [](float a, float b) { return std::fabs(a) < std::fabs(b); }));
+      CHECK(q->scale[i] == Approx(largest / static_cast<float>(most)).epsilon(1e-6));
+      for (std::size_t j = 0; j < m.cols; ++j) {
+        const int code = q->code_matrix()(i, j);
+        CHECK(std::abs(code - middle) <= most);
+        CHECK(std::fabs(value(*q, i, j) - m(i, j)) <= 0.50001f * q->scale[i]);
+      }
+    }
+  });
+  const auto zeros = sinq::rtn_quantizer<4>{{.group_size = 8, .noz = true}}(matrix{1, 8}.view());
+  REQUIRE(zeros);
+  CHECK(value(*zeros, 0, 3) == 0.0f);
+}
+
 TEST_CASE("rtn refuses an empty matrix and empty groups") {
   const auto empty = sinq::rtn_quantizer<4>{}(sinq::matrix_view<const float>{});
   REQUIRE_FALSE(empty);

@@ -1,8 +1,9 @@
 #pragma once
 
+#include "finish.hpp"
+#include "methods.hpp"
+#include "official.hpp"
 #include "options.hpp"
-#include "sinkhorn_quantizer.hpp"
-#include "tiles.hpp"
 
 #include <array>
 #include <optional>
@@ -10,32 +11,130 @@
 
 namespace sinq {
 
-namespace detail {
-
-[[nodiscard]] inline result<quantized_matrix> quantize_rtn(const weight_view& w, const quantize_options& o) {
-  return quantize_tiles(w, o.format(w.rows(), w.cols(), false), "rtn", o.rtn(), o.run);
-}
-
-[[nodiscard]] inline result<quantized_matrix> quantize_sinq(const weight_view& w, const quantize_options& o) {
-  if (result<void> ok = sinkhorn_normalizer<float>::check(o.sinkhorn); !ok) return ok.error();
-  const sinkhorn_quantizer q{o.sinkhorn, o.rtn()};
-  return quantize_tiles(w, o.format(w.rows(), w.cols(), true), "sinq", q, o.run);
-}
-
-} // namespace detail
-
 /// One line of the method table.
 struct method_info {
   method id;
   std::string_view name;    ///< as the tool and the checkpoint spell it
   std::string_view summary; ///< one phrase for people
-  result<quantized_matrix> (*quantize)(const weight_view&, const quantize_options&);
+  detail::quantize_function* quantize;
+  bool has_col_scale = false; ///< makes a t
+  int bits = 0;               ///< the only width it has; 0: any
+  bool needs_inputs = false;  ///< fails without quantize_options::inputs
+  bool needs_levels = false;  ///< fails without quantize_options::levels
+  bool needs_zero = false;    ///< has no symmetric form: always stores zero points
+  bool rotates = false;       ///< rotates blocks of columns
+  bool feedback = false;      ///< chooses codes by error feedback: needs a hessian, or a sample of inputs
+  sinq::grid grid = sinq::grid::uniform;
 };
 
 /// All methods, in the order of the enumeration.
 inline constexpr std::array method_table{
-    method_info{method::rtn, "rtn", "round to nearest", detail::quantize_rtn},
-    method_info{method::sinq, "sinq", "Sinkhorn normalisation, then round to nearest", detail::quantize_sinq},
+    method_info{
+        .id = method::rtn, .name = "rtn", .summary = "round to nearest", .quantize = detail::quantize_rtn<false>},
+    method_info{.id = method::sinq,
+                .name = "sinq",
+                .summary = "Sinkhorn normalisation, then round to nearest",
+                .quantize = detail::quantize_rtn<true>,
+                .has_col_scale = true},
+    method_info{.id = method::nf4,
+                .name = "nf4",
+                .summary = "NormalFloat4",
+                .quantize = detail::quantize_codebook<false, codebook::nf4>,
+                .bits = 4,
+                .grid = grid::nf4},
+    method_info{.id = method::nf3,
+                .name = "nf3",
+                .summary = "NormalFloat3",
+                .quantize = detail::quantize_codebook<false, codebook::nf3>,
+                .bits = 3,
+                .grid = grid::nf3},
+    method_info{.id = method::codebook,
+                .name = "codebook",
+                .summary = "the nearest of given levels",
+                .quantize = detail::quantize_custom<false>,
+                .needs_levels = true,
+                .grid = grid::custom},
+    method_info{.id = method::hqq,
+                .name = "hqq",
+                .summary = "half-quadratic quantization",
+                .quantize = detail::quantize_hqq,
+                .needs_zero = true},
+    method_info{.id = method::hadamard_rtn,
+                .name = "hadamard_rtn",
+                .summary = "Walsh-Hadamard rotation, then round to nearest",
+                .quantize = detail::quantize_hadamard_rtn,
+                .rotates = true},
+    method_info{.id = method::sinq_nf4,
+                .name = "sinq_nf4",
+                .summary = "Sinkhorn normalisation, then NormalFloat4",
+                .quantize = detail::quantize_codebook<true, codebook::nf4>,
+                .has_col_scale = true,
+                .bits = 4,
+                .grid = grid::nf4},
+    method_info{.id = method::sinq_nf3,
+                .name = "sinq_nf3",
+                .summary = "Sinkhorn normalisation, then NormalFloat3",
+                .quantize = detail::quantize_codebook<true, codebook::nf3>,
+                .has_col_scale = true,
+                .bits = 3,
+                .grid = grid::nf3},
+    method_info{.id = method::sinq_codebook,
+                .name = "sinq_codebook",
+                .summary = "Sinkhorn normalisation, then the nearest of given levels",
+                .quantize = detail::quantize_custom<true>,
+                .has_col_scale = true,
+                .needs_levels = true,
+                .grid = grid::custom},
+    method_info{.id = method::sinq_hqq,
+                .name = "sinq_hqq",
+                .summary = "Sinkhorn normalisation, then half-quadratic quantization",
+                .quantize = detail::quantize_sinq_hqq,
+                .has_col_scale = true,
+                .needs_zero = true},
+    method_info{.id = method::sinq_noz,
+                .name = "sinq_noz",
+                .summary = "Sinkhorn normalisation, then the reference's symmetric grid",
+                .quantize = detail::quantize_sinq_noz,
+                .has_col_scale = true,
+                .needs_zero = true},
+    method_info{.id = method::awq,
+                .name = "awq",
+                .summary = "activation-aware column factors, then round to nearest",
+                .quantize = detail::quantize_awq<false, output_loss::squared>,
+                .has_col_scale = true,
+                .needs_inputs = true},
+    method_info{.id = method::asinq,
+                .name = "asinq",
+                .summary = "Sinkhorn normalisation, then AWQ",
+                .quantize = detail::quantize_awq<true, output_loss::squared>,
+                .has_col_scale = true,
+                .needs_inputs = true},
+    method_info{.id = method::asinq_l1,
+                .name = "asinq_l1",
+                .summary = "Sinkhorn normalisation, then AWQ for the absolute error",
+                .quantize = detail::quantize_awq<true, output_loss::absolute>,
+                .has_col_scale = true,
+                .needs_inputs = true},
+    method_info{.id = method::gptq,
+                .name = "gptq",
+                .summary = "round to nearest with error feedback",
+                .quantize = detail::quantize_rtn<false>,
+                .needs_inputs = true,
+                .feedback = true},
+    method_info{.id = method::sinq_gptq,
+                .name = "sinq_gptq",
+                .summary = "Sinkhorn normalisation, then round to nearest with error feedback",
+                .quantize = detail::quantize_rtn<true>,
+                .has_col_scale = true,
+                .needs_inputs = true,
+                .feedback = true},
+    method_info{.id = method::hadamard_gptq,
+                .name = "hadamard_gptq",
+                .summary = "Walsh-Hadamard rotation, then round to nearest with error feedback",
+                .quantize = detail::quantize_hadamard_rtn,
+                .needs_inputs = true,
+                .rotates = true,
+                .feedback = true},
 };
 
 [[nodiscard]] constexpr const method_info& info(method id) {
@@ -52,15 +151,65 @@ inline constexpr std::array method_table{
   return std::nullopt;
 }
 
-/// Quantizes a weight matrix: the one door over all methods.
-/// @param w  [N x K] row-major of any floating type, finite; borrowed for the call
-/// @errors   errc::empty_matrix, errc::non_finite (names the first row and column), errc::invalid_argument (names the
-///           option, its value and what was expected), errc::cancelled
-/// The result does not depend on the number of threads. See the method's own class for equation and numerics.
-[[nodiscard]] inline result<quantized_matrix> quantize(const weight_view& w, const quantize_options& options = {}) {
+/// Format of what `quantize` makes of a matrix of that shape, before scales and zero points are quantized.
+/// @pre the options are valid
+[[nodiscard]] inline matrix_format result_format(const quantize_options& options, std::size_t rows, std::size_t cols) {
+  const method_info& chosen = info(options.method);
+  matrix_format format = options.format(rows, cols, chosen.has_col_scale);
+  format.grid = chosen.grid;
+  if (options.compat == compat::official)
+    if (const auto size = detail::official_group_size(options.group_size, cols)) format.group_size = *size;
+  if (chosen.grid != grid::uniform) format.has_zero = options.codebook().shift == codebook_shift::mean;
+  if (chosen.needs_zero) format.has_zero = true;
+  if (const std::size_t block = hadamard_block(cols); chosen.rotates && block > 1) format.rotation = block;
+  return format;
+}
+
+/// Format of what `quantize` makes of a matrix of that shape, short of surprises in its values: what does not fit f16
+/// or F8_E4M3 adds or widens t. @pre options.bits is supported
+[[nodiscard]] inline matrix_format planned_format(const quantize_options& options, std::size_t rows, std::size_t cols) {
+  return detail::finished_format(result_format(options, rows, cols), options);
+}
+
+/// Whether a method can run with these options, whatever the matrix; inputs are not looked at.
+/// @errors  errc::invalid_argument (names the option, its value and what was expected)
+[[nodiscard]] inline result<void> check_options(const quantize_options& options) {
   if (!is_supported_bits(options.bits))
     return make_error(errc::invalid_argument, "bits is ", options.bits, ", expected 2, 3, 4, 5, 6 or 8");
-  return info(options.method).quantize(w, options);
+  const method_info& chosen = info(options.method);
+  if (chosen.bits != 0 && options.bits != chosen.bits)
+    return make_error(errc::invalid_argument, "bits is ", options.bits, ", expected ", chosen.bits,
+                      ", the only width of ", chosen.name);
+  if (chosen.needs_zero && options.symmetric)
+    return make_error(errc::invalid_argument, chosen.name, " stores zero points, and symmetric says that none are");
+  if (options.compat == compat::official)
+    if (result<void> ok = detail::check_compat(options); !ok) return ok;
+  if (!chosen.needs_levels) return {};
+  const std::size_t expected = static_cast<std::size_t>(max_code(options.bits)) + 1;
+  if (options.levels.size() != expected)
+    return make_error(errc::invalid_argument, options.levels.size(), " levels for ", chosen.name, " of ", options.bits,
+                      " bits, expected ", expected);
+  if (const result<codebook> book = codebook::make(options.levels); !book) return book.error();
+  return {};
+}
+
+/// Quantizes a weight matrix: the one door over all methods.
+/// @param w  [N x K] row-major of any floating type, finite; borrowed for the call
+/// @errors   errc::empty_matrix, errc::non_finite (names the first row and column), errc::invalid_argument (as
+///           check_options, and inputs that are missing or of another K), errc::cancelled, and those of the method
+/// The result does not depend on the number of threads. See the method's own class for equation and numerics.
+[[nodiscard]] inline result<quantized_matrix> quantize(const weight_view& w, const quantize_options& options = {}) {
+  if (result<void> ok = check_options(options); !ok) return ok.error();
+  const method_info& chosen = info(options.method);
+  if (result<void> ok = check_quantizable(w, options.group_size); !ok) return ok.error();
+  if (chosen.needs_inputs && options.inputs == nullptr)
+    return make_error(errc::invalid_argument, chosen.name, " needs input moments, and none are given");
+  if (options.inputs != nullptr)
+    if (result<void> ok = options.inputs->check(w.cols()); !ok) return ok.error();
+  if (options.compat == compat::official) return detail::quantize_official(w, options);
+  result<quantized_matrix> q = chosen.quantize(w, options, result_format(options, w.rows(), w.cols()));
+  if (q) q->method = chosen.name;
+  return detail::finish(w, options, chosen.feedback, std::move(q));
 }
 
 } // namespace sinq

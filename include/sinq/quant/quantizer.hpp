@@ -4,6 +4,7 @@
 #include "quantized_matrix.hpp"
 
 #include <concepts>
+#include <span>
 
 namespace sinq {
 
@@ -20,5 +21,22 @@ concept quantizer = requires(const Q& q, matrix_view<const float> w) {
   { Q::row_independent } -> std::convertible_to<bool>;
   { q(w) } -> std::same_as<result<quantized_matrix>>;
 };
+
+namespace detail {
+
+/// Quantizes row i group by group into `out`: q.group(weights, codes) gives the scale and zero point of one.
+template <class Q>
+void quantize_groups(const Q& q, std::span<const float> row, std::size_t i, quantized_matrix& out) {
+  const matrix_format& f = out.format;
+  for (std::size_t g = 0; g < f.groups(); ++g) {
+    const std::size_t begin = g * f.group_size;
+    const std::size_t count = f.group_cols(g);
+    const auto fit = q.group(row.subspan(begin, count), out.codes.span().subspan(i * f.cols + begin, count));
+    out.scale[i * f.groups() + g] = fit.scale;
+    if (f.has_zero) out.zero[i * f.groups() + g] = fit.zero;
+  }
+}
+
+} // namespace detail
 
 } // namespace sinq

@@ -1,12 +1,13 @@
 #pragma once
 
-#include "../core/types.hpp"
+#include "../core/convert.hpp"
 #include "quantizer.hpp"
 
 #include <algorithm>
 #include <cmath>
 #include <limits>
 #include <span>
+#include <utility>
 
 namespace sinq {
 
@@ -22,6 +23,7 @@ struct rtn_options {
   bool symmetric = false; ///< no zero point is stored: the grid is centred on 0 and uses all its levels
   zero_mode zero = zero_mode::rounded;
   aux_dtype aux = aux_dtype::f16; ///< bounds the zero points: see rtn_quantizer
+  bool noz = false; ///< the reference's symmetric grid, whose zero points are stored and all the same: see rtn
 };
 
 /// Scale and zero point of one group.
@@ -43,14 +45,15 @@ namespace detail {
   return 0x1p22f;
 }
 
-/// Value as its storage type holds it.
-[[nodiscard]] inline float round_to(aux_dtype aux, float value) {
-  switch (aux) {
-  case aux_dtype::f16: return static_cast<float>(static_cast<float16>(value));
-  case aux_dtype::bf16: return static_cast<float>(static_cast<bfloat16>(value));
-  case aux_dtype::f32: break;
+/// The smallest and largest of some weights.
+/// @pre not empty, no NaN
+[[nodiscard]] inline std::pair<float, float> low_and_high(std::span<const float> w) {
+  std::pair<float, float> found{w[0], w[0]};
+  for (const float value : w) {
+    found.first = std::min(found.first, value);
+    found.second = std::max(found.second, value);
   }
-  return value;
+  return found;
 }
 
 } // namespace detail
@@ -58,14 +61,16 @@ namespace detail {
 /// Uniform quantization of each group to the nearest of 2^b levels between its smallest and largest weight.
 /// asymmetric: s = (hi - lo) / (2^b - 1), z = -round(lo / s), q = clamp(round(w / s + z), 0, 2^b - 1)
 /// symmetric:  s = max|w| / ((2^b - 1) / 2), z = (2^b - 1) / 2, the same q: levels at -z s, (1 - z) s .. z s
+/// noz:        s = max|w| / m, m = max(1, floor((2^b - 1) / 2) - 1), z = floor((2^b - 1) / 2), q = round(w / s) + z:
+///             the levels -m s .. m s, fewer than there are codes; for results equal to the reference's
 /// Every weight comes back within half a step and the rounding of w / s + z in f32:
 /// |w - s (q - z)| <= s (1/2 + 2^-23 max(|z|, 2^b - 1)).
 /// Rounding is half to even. Unlike the reference there is no absolute floor of 1e-4 on hi - lo, which wipes small
 /// weights out; instead s is at least max|w| over the largest zero point that `aux` can hold (2048 for f16), so that a
 /// group far from zero, or constant, is held as precisely as its auxiliaries are. A group of zeros gets the reference's
-/// s = 1e-4 / (2^b - 1), or 0 if symmetric. Where the reference's floor does not act, results are those of the
-/// reference. Numerics: f32, in the reference's order of operations; no overflow for any finite input. Source:
-/// huawei-csl/SINQ sinq/dual_shift.py (rtn).
+/// s = 1e-4 / (2^b - 1), or 0 if symmetric, or 1e-5 / m. Where the reference's floor does not act, results are those of
+/// the reference. Numerics: f32, in the reference's order of operations; no overflow for any finite input. Source:
+/// huawei-csl/SINQ sinq/dual_shift.py (quantize_rtn, quantize_symmetric_rtn).
 class rtn {
 public:
   static constexpr bool row_independent = true;
@@ -90,18 +95,9 @@ public:
                                                      .bits = bits_,
                                                      .group_size = options_.group_size,
                                                      .aux = options_.aux,
-                                                     .has_zero = !options_.symmetric},
+                                                     .has_zero = options_.noz || !options_.symmetric},
                                                     "rtn");
-    const std::size_t groups = q.format.groups();
-    for (std::size_t i = 0; i < w.rows(); ++i)
-      for (std::size_t g = 0; g < groups; ++g) {
-        const std::size_t begin = g * options_.group_size;
-        const std::size_t count = q.format.group_cols(g);
-        const group_params fit =
-            group(w.row(i).subspan(begin, count), q.codes.span().subspan(i * w.cols() + begin, count));
-        q.scale[i * groups + g] = fit.scale;
-        if (q.format.has_zero) q.zero[i * groups + g] = fit.zero;
-      }
+    for (std::size_t i = 0; i < w.rows(); ++i) detail::quantize_groups(*this, w.row(i), i, q);
     return q;
   }
 
@@ -109,13 +105,9 @@ public:
   /// @pre w is finite, not empty, and codes is as long
   group_params group(std::span<const float> w, std::span<std::uint8_t> codes) const {
     SINQ_ASSERT(!w.empty() && codes.size() == w.size());
-    float low = w[0];
-    float high = w[0];
-    for (const float value : w) {
-      SINQ_ASSERT(is_finite(value));
-      low = std::min(low, value);
-      high = std::max(high, value);
-    }
+    SINQ_ASSERT(std::all_of(w.begin(), w.end(), [](float value) { return is_finite(value); }));
+    const auto [low, high] = detail::low_and_high(w);
+    if (options_.noz) return assign_noz(w, std::max(-low, high), codes);
     const group_params fit = options_.symmetric ? fit_symmetric(low, high) : fit_asymmetric(low, high);
     if (fit.scale == 0) {
       std::fill(codes.begin(), codes.end(), static_cast<std::uint8_t>(max_code(bits_) / 2));
@@ -133,7 +125,7 @@ private:
     const float step = is_finite(range) ? range / levels_ : high / levels_ - low / levels_;
     const float scale = std::max({step, most / detail::max_zero(options_.aux), std::numeric_limits<float>::min()});
     const float zero = -(low / scale);
-    if (options_.zero == zero_mode::fractional) return {scale, detail::round_to(options_.aux, zero)};
+    if (options_.zero == zero_mode::fractional) return {scale, detail::as_stored(zero, storage(options_.aux))};
     return {scale, std::nearbyint(zero) + 0.0f}; // + 0: no negative zero
   }
 
@@ -141,6 +133,17 @@ private:
     const float most = std::max(-low, high);
     if (most == 0) return {0.0f, levels_ * 0.5f};
     return {std::max(most / (levels_ * 0.5f), std::numeric_limits<float>::min()), levels_ * 0.5f};
+  }
+
+  /// Codes, scale and zero point of the reference's symmetric grid. Adding 1.5 * 2^23 leaves the nearest integer, half
+  /// to even, in the low mantissa bits, for negative values too.
+  group_params assign_noz(std::span<const float> w, float most, std::span<std::uint8_t> codes) const {
+    const auto middle = static_cast<std::uint32_t>(max_code(bits_) / 2);
+    const auto steps = static_cast<float>(std::max(1, max_code(bits_) / 2 - 1));
+    const float scale = most == 0 ? 1e-5f / steps : std::max(most / steps, std::numeric_limits<float>::min());
+    for (std::size_t k = 0; k < w.size(); ++k)
+      codes[k] = static_cast<std::uint8_t>((std::bit_cast<std::uint32_t>(w[k] / scale + 0x1.8p23f) + middle) & 0xffu);
+    return {scale, static_cast<float>(middle)};
   }
 
   /// Nearest integer, half to even, of a value clamped to the codes: adding 2^23 leaves it in the low mantissa bits.

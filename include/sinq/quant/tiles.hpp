@@ -32,7 +32,9 @@ inline void place(const quantized_matrix& tile, std::size_t i0, std::size_t j0, 
                   whole.zero.begin() + static_cast<std::ptrdiff_t>((i0 + i) * groups + g0));
   }
   if (whole.format.has_col_scale)
-    std::copy(tile.col_scale.begin(), tile.col_scale.end(), whole.col_scale.begin() + static_cast<std::ptrdiff_t>(j0));
+    std::copy(tile.col_scale.begin(), tile.col_scale.end(),
+              whole.col_scale.begin() +
+                  static_cast<std::ptrdiff_t>(whole.format.row_tile(i0) * whole.format.cols + j0));
 }
 
 /// Reads a block of weights as floats; false if one of them is not finite.
@@ -43,6 +45,14 @@ inline void place(const quantized_matrix& tile, std::size_t i0, std::size_t j0, 
     for (const float value : to.row(i)) finite &= is_finite(value);
   }
   return finite;
+}
+
+/// The error for a matrix of which load_finite has found a part that is not finite.
+[[nodiscard]] inline error non_finite_weight(const weight_view& w) {
+  const auto where = find_non_finite(w);
+  SINQ_ASSERT(where.has_value());
+  return make_error(errc::non_finite, "non-finite weight at row ", where->first, ", column ", where->second, " of ",
+                    w.rows(), " x ", w.cols());
 }
 
 } // namespace detail
@@ -56,10 +66,10 @@ inline void place(const quantized_matrix& tile, std::size_t i0, std::size_t j0, 
   return {};
 }
 
-/// Quantizes W tile by tile, a tile being one group of columns of all rows (of some rows, where rows do not depend on
-/// each other), in parallel; the result is the same for any executor.
+/// Quantizes W tile by tile, a tile being one group of columns of all rows (of tile_rows of them in two dimensions, and
+/// of any number where rows do not depend on each other), in parallel; the result is the same for any executor.
 /// @param w       [N x K] of any floating type, finite
-/// @param format  of the result; its group_size is the width of a tile
+/// @param format  of the result; its group_size is the width of a tile, its tile_rows the height
 /// @param q       called with tiles of floats, each of one group
 /// @errors        errc::empty_matrix, errc::non_finite (the first row and column in row-major order), errc::cancelled,
 ///                and those of q
@@ -70,7 +80,9 @@ template <quantizer Q>
   if (result<void> ok = check_quantizable(w, format.group_size); !ok) return ok.error();
   quantized_matrix out = quantized_matrix::allocate(format, std::move(method));
   const std::size_t cols = std::min(format.group_size, w.cols());
-  const std::size_t rows = Q::row_independent ? detail::tile_rows(w.rows(), cols) : w.rows();
+  const std::size_t rows = format.tile_rows != 0 ? format.tile_height()
+                           : Q::row_independent  ? detail::tile_rows(w.rows(), cols)
+                                                 : w.rows();
   const std::size_t row_tiles = (w.rows() + rows - 1) / rows;
   const auto quantize_tile = [&](std::size_t tile, std::size_t) -> result<void> {
     const std::size_t i0 = tile % row_tiles * rows;
@@ -89,10 +101,7 @@ template <quantizer Q>
   result<void> done = parallel_for(run.on(), row_tiles * format.groups(), 1, quantize_tile, run.progress);
   if (done) return out;
   if (done.error().code != errc::non_finite) return done.error();
-  const auto where = find_non_finite(w);
-  SINQ_ASSERT(where.has_value());
-  return make_error(errc::non_finite, "non-finite weight at row ", where->first, ", column ", where->second, " of ",
-                    w.rows(), " x ", w.cols());
+  return detail::non_finite_weight(w);
 }
 
 } // namespace sinq
