@@ -1,7 +1,7 @@
 #include "files.hpp"
 
 #include "support/catch.hpp"
-#include "support/random_matrices.hpp"
+#include "support/random_quantized.hpp"
 
 #include <sinq/io/checkpoint.hpp>
 #include <sinq/pack/pack.hpp>
@@ -32,6 +32,9 @@ void check_same(const sinq::packed_matrix& a, const sinq::packed_matrix& b) {
   CHECK(same(a.scale, b.scale));
   CHECK(same(a.zero, b.zero));
   CHECK(same(a.col_scale, b.col_scale));
+  CHECK(same(a.scale_base, b.scale_base));
+  CHECK(same(a.zero_base, b.zero_base));
+  CHECK(same(a.levels, b.levels));
 }
 
 void write(const fs::path& path, const std::vector<std::pair<std::string, sinq::packed_matrix>>& tensors) {
@@ -74,11 +77,12 @@ TEST_CASE("a checkpoint reads back to the identical packed matrix, in place") {
   const scratch dir;
   for (const bool symmetric : {false, true})
     for (const sinq::aux_dtype aux : {sinq::aux_dtype::f16, sinq::aux_dtype::bf16, sinq::aux_dtype::f32})
-      for (const sinq::method_info& method : sinq::method_table)
+      for (const sinq::method method : {sinq::method::rtn, sinq::method::sinq, sinq::method::sinq_nf3})
         for (const auto& [rows, cols] : ragged_shapes) {
           const auto a = make_packed(with_outliers(rows, cols, 3),
-                                     {.method = method.id, .bits = 3, .aux = aux, .symmetric = symmetric});
-          const auto b = make_packed(gaussian(rows, cols, 4, 1e9), {.method = method.id, .bits = 5, .aux = aux});
+                                     {.method = method, .bits = 3, .aux = aux, .symmetric = symmetric});
+          const auto b =
+              make_packed(gaussian(rows, cols, 4, 1e9), {.method = sinq::method::sinq, .bits = 5, .aux = aux});
           write(dir / "q.safetensors", {{"a.weight", a}, {"b.weight", b}});
           const auto q = open(dir / "q.safetensors");
           REQUIRE(q.tensors().size() == 3);
@@ -97,6 +101,29 @@ TEST_CASE("a checkpoint reads back to the identical packed matrix, in place") {
           q.release(*found);
           check_same(q.packed(*found), a); // still readable
         }
+}
+
+TEST_CASE("every storage reads back to the identical packed matrix") {
+  const scratch dir;
+  for (const auto& [rows, cols] : ragged_shapes)
+    for (const sinq::matrix_format& format : every_storage(rows, cols)) {
+      const auto a = sinq::pack(random_quantized(format, rows));
+      REQUIRE(a);
+      write(dir / "q.safetensors", {{"a", *a}});
+      const auto q = open(dir / "q.safetensors");
+      check_same(q.packed(*q.find("a")), *a);
+    }
+}
+
+TEST_CASE("version 1, whose descriptions say less, is read") {
+  const scratch dir;
+  const auto a = make_packed(gaussian(20, 70, 6));
+  write(dir / "q.safetensors", {{"a", a}});
+  edit(dir / "q.safetensors", R"("sinq.version":"2")", R"("sinq.version":"1")");
+  for (const std::string field : {"tile_rows", "rotation", "scale_bits", "zero_bits", "super_group"})
+    edit(dir / "q.safetensors", field, "x" + field.substr(1));
+  const auto q = open(dir / "q.safetensors");
+  check_same(q.packed(*q.find("a")), a);
 }
 
 TEST_CASE("a packed matrix outlives the checkpoint that it came from") {
@@ -151,8 +178,8 @@ TEST_CASE("descriptions that lie are refused by file, tensor and values") {
   const std::string named = "tensor 'a.weight'";
 
   fresh();
-  edit(path, R"("sinq.version":"1")", R"("sinq.version":"9")");
-  check_refused(path, sinq::errc::unsupported, {path.string(), "'9'", "'1'"});
+  edit(path, R"("sinq.version":"2")", R"("sinq.version":"9")");
+  check_refused(path, sinq::errc::unsupported, {path.string(), "'9'", "1 or 2"});
   fresh();
   edit(path, R"(\"bits\":4)", R"(\"bits\":7)");
   check_refused(path, sinq::errc::invalid_argument, {path.string(), named, "bits is 7"});
@@ -178,11 +205,26 @@ TEST_CASE("descriptions that lie are refused by file, tensor and values") {
   edit(path, R"(sinq.scale":{"dtype":"F16")", R"(sinq.scale":{"dtype":"I16")");
   check_refused(path, sinq::errc::malformed, {named, "a.weight.sinq.scale", "I16", "F16, BF16 or F32"});
   fresh();
+  edit(path, R"(sinq.zero":{"dtype":"F16")", R"(sinq.zero":{"dtype":"I16")");
+  check_refused(path, sinq::errc::malformed, {named, "a.weight.sinq.zero", "I16", "expected F16"});
+  fresh();
+  edit(path, R"(\"tile_rows\":0)", R"(\"tile_rows\":3)");
+  check_refused(path, sinq::errc::malformed, {named, "a.weight.sinq.t", "[70]", "[7, 70]"});
+  fresh();
+  edit(path, R"(\"rotation\":0)", R"(\"rotation\":4)");
+  check_refused(path, sinq::errc::invalid_argument, {named, "rotation", "4", "70 columns"});
+  fresh();
+  edit(path, R"(\"scale_bits\":0)", R"(\"scale_bits\":7)");
+  check_refused(path, sinq::errc::invalid_argument, {named, "7 bits", "4, 5, 6 or 8"});
+  fresh();
+  edit(path, R"(\"scale_bits\":0)", R"(\"scale_bits\":6)");
+  check_refused(path, sinq::errc::malformed, {named, "a.weight.sinq.scale"});
+  fresh();
   edit(path, R"(\"dtype\":\"BF16\")", R"(\"dtype\":\"BOOL\")");
   check_refused(path, sinq::errc::malformed, {named, "'BOOL'"});
   fresh();
   edit(path, R"(\"grid\":\"uniform\")", R"(\"grid\":\"unicorn\")");
-  check_refused(path, sinq::errc::unsupported, {named, "'unicorn'", "'uniform'"});
+  check_refused(path, sinq::errc::unsupported, {named, "'unicorn'", "uniform"});
   fresh();
   edit(path, R"(\"layout\":\"canonical\")", R"(\"layout\":[[[[[[[[[[[[[)");
   check_refused(path, sinq::errc::malformed, {named, "cannot be read"});

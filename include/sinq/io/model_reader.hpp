@@ -10,6 +10,8 @@ namespace sinq::io {
 /// Names of a model's files in a directory, as Hugging Face has them.
 inline constexpr std::string_view model_file_name = "model.safetensors";
 inline constexpr std::string_view model_index_name = "model.safetensors.index.json";
+/// Beside the index of a checkpoint in the official format: everything about its quantized layers that is no tensor.
+inline constexpr std::string_view model_meta_name = "model.safetensors.index.json.meta.json";
 
 /// One tensor of a model: which of its files holds it, and where there.
 struct model_tensor {
@@ -78,8 +80,10 @@ private:
 
   /// Whether a file name is that of weights, or of an index to them.
   [[nodiscard]] static bool is_weights(std::string_view name) {
-    constexpr std::array<std::string_view, 11> endings{
-        ".safetensors", ".index.json", ".bin", ".gguf", ".pt", ".pth", ".h5", ".onnx", ".msgpack", ".ckpt", ".ot"};
+    constexpr std::array<std::string_view, 12> endings{".safetensors", ".index.json", ".index.json.meta.json",
+                                                       ".bin",         ".gguf",       ".pt",
+                                                       ".pth",         ".h5",         ".onnx",
+                                                       ".msgpack",     ".ckpt",       ".ot"};
     return std::any_of(endings.begin(), endings.end(), [name](std::string_view e) { return name.ends_with(e); });
   }
 

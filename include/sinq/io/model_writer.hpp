@@ -12,6 +12,7 @@ namespace sinq::io {
 struct model_writer_options {
   std::size_t shard_bytes = 5'000'000'000; ///< a directory's shards hold no more data, unless one tensor is larger
   safetensors_writer_options file;         ///< each shard's layout
+  bool always_index = false;               ///< a directory's single file is a shard with an index too
 };
 
 /// Writes a model tensor by tensor to one safetensors file, or to a directory of shards with an index and side files.
@@ -153,8 +154,8 @@ public:
       const std::filesystem::path& staging = directory_->staging();
       if (auto done = detail::rename_path(staging / part_name(i), staging / name); !done) return done;
     }
-    const std::string last{finished_shards_ > 1 ? model_index_name : model_file_name};
-    if (finished_shards_ > 1)
+    const std::string last{has_index() ? model_index_name : model_file_name};
+    if (has_index())
       if (auto done = write_index(); !done) return done;
     names.insert(last);
     std::vector<std::string> invalidating;
@@ -170,9 +171,11 @@ private:
   /// Name of a shard while their number is unknown.
   [[nodiscard]] static std::string part_name(std::size_t i) { return "part-" + std::to_string(i); }
 
+  [[nodiscard]] bool has_index() const { return finished_shards_ > 1 || options_.always_index; }
+
   /// Final name of shard i of `count`.
-  [[nodiscard]] static std::string shard_name(std::size_t i, std::size_t count) {
-    if (count == 1) return std::string{model_file_name};
+  [[nodiscard]] std::string shard_name(std::size_t i, std::size_t count) const {
+    if (!has_index()) return std::string{model_file_name};
     char name[80];
     const int length = std::snprintf(name, sizeof name, "model-%05zu-of-%05zu.safetensors", i + 1, count);
     return {name, static_cast<std::size_t>(length)};
@@ -233,7 +236,7 @@ private:
     std::filesystem::directory_iterator at{directory_->target(), failed};
     for (; !failed && at != std::filesystem::directory_iterator{}; at.increment(failed)) {
       const std::string name = at->path().filename().string();
-      if (!is_model_name(name)) continue;
+      if (!is_model_name(name) && name != model_meta_name) continue;
       const bool is_ours = names.contains(name);
       replaces_shards = replaces_shards || (is_ours && name.starts_with("model-"));
       if (!is_ours) stale.push_back(name);
