@@ -28,22 +28,29 @@ result<void> add(io::model_writer& to, const std::string& name, sinq::dtype type
   return to.add(name, type, shape, std::as_bytes(values), 1);
 }
 
-/// NAME.scale, NAME.zero and NAME.t, in F32.
+/// NAME.scale, NAME.zero, NAME.t and NAME.levels, in F32.
 result<void> write_auxiliaries(const std::string& name, const sinq::packed_matrix& p, io::model_writer& to) {
   const sinq::matrix_format& f = p.format;
   const std::size_t groups = f.groups();
   std::vector<float> scale(f.rows * groups);
-  std::vector<float> zero(f.rows * groups, f.symmetric_zero());
-  std::vector<float> t(f.cols, 1.0f);
-  sinq::load_floats(p.scale.data(), storage(f.aux), scale);
-  if (f.has_zero) sinq::load_floats(p.zero.data(), storage(f.aux), zero);
+  std::vector<float> zero(f.rows * groups);
+  for (std::size_t i = 0; i < f.rows; ++i)
+    sinq::load_auxiliaries(p, i, std::span{scale}.subspan(i * groups, groups),
+                           std::span{zero}.subspan(i * groups, groups));
+  std::vector<float> t(f.row_tiles() * f.cols, 1.0f);
   if (f.has_col_scale) sinq::load_floats(p.col_scale.data(), f.col_scale_type, t);
-  const auto f32 = [&](const char* suffix, const std::vector<std::size_t>& shape, const std::vector<float>& values) {
-    return add(to, name + suffix, sinq::dtype::f32, shape, std::span<const float>{values});
+  const auto f32 = [&](const char* suffix, const std::vector<std::size_t>& shape, std::span<const float> values) {
+    return add(to, name + suffix, sinq::dtype::f32, shape, values);
   };
   if (auto done = f32(".scale", {f.rows, groups}, scale); !done) return done;
   if (auto done = f32(".zero", {f.rows, groups}, zero); !done) return done;
-  return f32(".t", {f.cols}, t);
+  const std::vector<std::size_t> t_shape =
+      f.row_tiles() == 1 ? std::vector{f.cols} : std::vector{f.row_tiles(), f.cols};
+  if (auto done = f32(".t", t_shape, t); !done) return done;
+  if (f.grid == sinq::grid::uniform) return {};
+  const std::vector<float> custom = sinq::custom_levels(p);
+  const std::span<const float> levels = sinq::levels(f, custom);
+  return f32(".levels", {levels.size()}, levels);
 }
 
 /// NAME.codes, one byte a code.
@@ -62,7 +69,8 @@ std::string describe(const sinq::packed_matrix& p, sinq::dtype original) {
   const sinq::matrix_format& f = p.format;
   return nlohmann::json{{"method", p.method},         {"bits", f.bits},
                         {"group_size", f.group_size}, {"aux_dtype", to_string(storage(f.aux))},
-                        {"symmetric", !f.has_zero},   {"dtype", to_string(original)}}
+                        {"symmetric", !f.has_zero},   {"dtype", to_string(original)},
+                        {"tile_rows", f.tile_rows},   {"rotation", f.rotation}}
       .dump();
 }
 
@@ -108,7 +116,10 @@ command add_dump(CLI::App& app) {
   c->footer("A weight is W[i][j] = scale[i][j / group_size] * (codes[i][j] - zero[i][j / group_size]) * t[j].\n"
             "For each quantized tensor NAME, of shape [N, K] with G = ceil(K / group_size):\n"
             "  NAME.codes [N, K] U8, NAME.scale [N, G] F32, NAME.zero [N, G] F32, NAME.t [K] F32\n"
-            "and in __metadata__, under NAME, its method, bits and group size as JSON.");
+            "and in __metadata__, under NAME, its method, bits and group size as JSON.\n"
+            "Tiles of tile_rows rows have a row of t each, [ceil(N / tile_rows), K]. With NAME.levels (nf4, nf3 and\n"
+            "custom grids) take levels[codes] for codes. With rotation B the rows found so are still rotated by the\n"
+            "orthonormal Walsh-Hadamard matrix in blocks of B columns.");
   return {c, [f] { return run(*f); }};
 }
 

@@ -20,7 +20,8 @@ struct flags {
 };
 
 std::size_t bytes_of(const io::checkpoint& model, const io::checkpoint_tensor& tensor) {
-  return tensor.quantized ? model.packed(tensor).size_bytes() : io::tensor_bytes(tensor.type, tensor.shape).value_or(0);
+  return tensor.quantized ? packed_bytes(model.format(tensor)).total()
+                          : io::tensor_bytes(tensor.type, tensor.shape).value_or(0);
 }
 
 /// Sums over a model's tensors.
@@ -53,14 +54,14 @@ json tensor_json(const io::checkpoint& model, const io::checkpoint_tensor& tenso
              {"file", file_of(model, tensor.name).filename().string()},
              {"quantized", tensor.quantized}};
   if (!tensor.quantized) return entry;
-  const sinq::packed_matrix& p = model.packed(tensor);
-  entry.update({{"method", p.method},
-                {"bits", p.format.bits},
-                {"group_size", p.format.group_size},
-                {"aux_dtype", to_string(storage(p.format.aux))},
-                {"symmetric", !p.format.has_zero},
-                {"t_dtype", p.format.has_col_scale ? json(to_string(p.format.col_scale_type)) : json(nullptr)},
-                {"bits_per_weight", sinq::bits_per_weight(p.format)}});
+  const sinq::matrix_format& f = model.format(tensor);
+  entry.update({{"method", model.method(tensor)},
+                {"bits", f.bits},
+                {"group_size", f.group_size},
+                {"aux_dtype", to_string(storage(f.aux))},
+                {"symmetric", !f.has_zero},
+                {"t_dtype", f.has_col_scale ? json(to_string(f.col_scale_type)) : json(nullptr)},
+                {"bits_per_weight", sinq::bits_per_weight(f)}});
   return entry;
 }
 
@@ -98,10 +99,10 @@ void print(const io::checkpoint& model) {
     std::vector<std::string> cells{one_line(tensor.name), std::string{to_string(tensor.type)},
                                    io::to_string(tensor.shape)};
     if (tensor.quantized) {
-      const sinq::packed_matrix& p = model.packed(tensor);
+      const sinq::matrix_format& f = model.format(tensor);
       cells.insert(cells.end(),
-                   {one_line(p.method), fmt::format("{}", p.format.bits), fmt::format("{}", p.format.group_size),
-                    std::string{to_string(storage(p.format.aux))}, fmt::format("{:.3f}", bits_per_weight(p.format))});
+                   {one_line(model.method(tensor)), fmt::format("{}", f.bits), fmt::format("{}", f.group_size),
+                    std::string{to_string(storage(f.aux))}, fmt::format("{:.3f}", bits_per_weight(f))});
     }
     cells.resize(8);
     cells.push_back(fmt::format("{}", bytes_of(model, tensor)));

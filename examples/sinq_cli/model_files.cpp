@@ -25,8 +25,7 @@ const fs::path& file_of(const io::model_reader& model, std::string_view tensor) 
 
 const fs::path& file_of(const io::checkpoint& model, std::string_view tensor) {
   const io::checkpoint_tensor* found = model.find(tensor);
-  const bool quantized = found != nullptr && found->quantized;
-  return file_of(model.model(), quantized ? std::string{tensor}.append(io::detail::codes_suffix) : std::string{tensor});
+  return model.model().files()[found == nullptr ? 0 : model.stored(*found).file].path();
 }
 
 namespace {
@@ -93,9 +92,10 @@ result<void> check_report(const io::model_reader& input, const fs::path& report,
 }
 
 result<io::model_writer> create_output(const io::model_reader& input, const fs::path& output,
-                                       const std::string& shard_size) {
+                                       const std::string& shard_size, bool always_index) {
   if (auto differs = check_output(input, output); !differs) return std::move(differs).error();
   io::model_writer_options options;
+  options.always_index = always_index;
   if (!shard_size.empty()) {
     if (input.directory().empty())
       return make_error(errc::invalid_argument, "--shard-size needs a directory as input, but ",
@@ -129,10 +129,11 @@ result<void> copy_tensor(const io::model_reader& from, const io::model_tensor& t
   return to.end();
 }
 
-result<void> copy_side_files(const io::model_reader& from, io::model_writer& to) {
+result<void> copy_side_files(const io::model_reader& from, io::model_writer& to, const std::string& but) {
   const auto files = from.side_files();
   if (!files) return files.error();
   for (const fs::path& file : *files) {
+    if (file.filename() == but) continue;
     if (auto done = to.copy_side_file(file); !done) return done;
     if (auto on = check_goes_on(); !on) return on;
   }

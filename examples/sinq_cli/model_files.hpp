@@ -28,10 +28,13 @@ inline constexpr double copy_work = 1.0 / 16;
                                               const std::filesystem::path& output = {});
 
 /// Begins the output: a directory if the input is one, else a file; with the input's metadata but for that of sinq.
-/// @param shard_size  as the user wrote it; empty: the default
+/// @param shard_size    as the user wrote it; empty: the default
+/// @param always_index  as in model_writer_options
 /// @errors            those of check_output, parse_bytes and model_writer
-[[nodiscard]] sinq::result<sinq::io::model_writer>
-create_output(const sinq::io::model_reader& input, const std::filesystem::path& output, const std::string& shard_size);
+[[nodiscard]] sinq::result<sinq::io::model_writer> create_output(const sinq::io::model_reader& input,
+                                                                 const std::filesystem::path& output,
+                                                                 const std::string& shard_size,
+                                                                 bool always_index = false);
 
 /// Copies one tensor as it is, in pieces.
 /// @errors those of model_writer, errc::cancelled
@@ -39,8 +42,9 @@ create_output(const sinq::io::model_reader& input, const std::filesystem::path& 
                                              sinq::io::model_writer& to, std::size_t alignment_bytes,
                                              progress_bar& progress);
 
-/// Copies a directory's configuration and tokenizer.
-[[nodiscard]] sinq::result<void> copy_side_files(const sinq::io::model_reader& from, sinq::io::model_writer& to);
+/// Copies a directory's configuration and tokenizer, all but the file of that name.
+[[nodiscard]] sinq::result<void> copy_side_files(const sinq::io::model_reader& from, sinq::io::model_writer& to,
+                                                 const std::string& but = {});
 
 /// Bytes of all files that hold the tensors, headers and padding included; 0 for one that cannot be asked.
 [[nodiscard]] std::size_t model_bytes(const sinq::io::model_reader& model);

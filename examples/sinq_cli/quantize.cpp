@@ -19,11 +19,23 @@ using sinq::result;
 /// A tensor whose name is that of a part of a quantized one could not be told from it when the output is read.
 result<void> check_names(const io::model_reader& input) {
   for (const io::model_tensor& tensor : input.tensors())
-    for (const std::string_view suffix :
-         {io::detail::codes_suffix, io::detail::scale_suffix, io::detail::zero_suffix, io::detail::col_scale_suffix})
+    for (const std::string_view suffix : io::part_suffixes)
       if (tensor.info.name.ends_with(suffix))
         return of_tensor(make_error(errc::unsupported, "names that end in ", suffix, " are those of quantized parts"),
                          file_of(input, tensor.info.name), tensor.info.name);
+  return {};
+}
+
+/// Whether the method has the width that each tensor is to have, and all it needs.
+result<void> check_widths(const quantize_job& work) {
+  for (std::size_t i = 0; i < work.plan.size(); ++i) {
+    if (!work.plan[i].quantized()) continue;
+    sinq::quantize_options options = work.options;
+    options.bits = work.plan[i].bits;
+    const std::string& name = work.input.tensors()[i].info.name;
+    if (auto possible = check_options(options); !possible)
+      return of_tensor(std::move(possible).error(), file_of(work.input, name), name);
+  }
   return {};
 }
 
@@ -32,20 +44,43 @@ result<quantize_job> prepare(const quantize_flags& f) {
     return make_error(errc::invalid_argument, "quantize: where to write is missing: give -o OUT, or --dry-run");
   auto input = io::model_reader::open(f.input);
   if (!input) return std::move(input).error();
-  if (input->metadata().contains(std::string{io::checkpoint_version_key}))
+  if (input->metadata().contains(std::string{io::checkpoint_version_key}) || io::is_official(*input))
     return make_error(errc::invalid_argument, f.input,
                       ": is quantized already; give the original model, or what sinq dequantize makes of this one");
   if (auto named = check_names(*input); !named) return std::move(named).error();
-  quantize_job work{f, to_options(f.quantizer), *std::move(input), {}, {}, {}};
+  auto inputs = calibration::open(moments_path(f.quantizer));
+  if (!inputs) return std::move(inputs).error();
+  quantize_job work{f, to_options(f.quantizer), *std::move(input), *std::move(inputs), {}, {}, {}};
   work.options.method = sinq::parse_method(f.method).value(); // one of method_names()
-  auto plan = choose_tensors(work.input, f.bits, f.choice);
+  work.options.compat = f.compat == "none" ? sinq::compat::none : sinq::compat::official;
+  work.options.quant_aux = f.compat == "official-aux";
+  if (f.quantizer.preset.empty()) work.options.bits = f.bits;
+  auto plan = choose_tensors(work.input, work.options.bits, f.choice);
   if (!plan) return std::move(plan).error().in(f.input);
   work.plan = *std::move(plan);
+  if (auto possible = check_widths(work); !possible) return std::move(possible).error();
   if (std::none_of(work.plan.begin(), work.plan.end(), [](const auto& entry) { return entry.quantized(); }))
     return make_error(errc::invalid_argument, f.input, ": nothing to quantize: none of its ", work.plan.size(),
                       " tensors is a floating-point matrix that is not left alone by its name or --exclude; see "
                       "--dry-run of another model, or name tensors with --include");
   return work;
+}
+
+/// Makes ready for the official format, which cannot hold everything: tells so before anything is written.
+result<void> prepare_official(quantize_job& work) {
+  if (work.asked.format != "official") return {};
+  auto writer = io::official_writer::prepare(work.input);
+  if (!writer) return std::move(writer).error();
+  work.official = *std::move(writer);
+  for (std::size_t i = 0; i < work.plan.size(); ++i) {
+    const io::tensor_info& info = work.input.tensors()[i].info;
+    if (!work.plan[i].quantized()) continue;
+    sinq::quantize_options options = work.options;
+    options.bits = work.plan[i].bits;
+    auto possible = io::check_official(info.name, sinq::planned_format(options, info.shape[0], info.shape[1]));
+    if (!possible) return of_tensor(std::move(possible).error(), file_of(work.input, info.name), info.name);
+  }
+  return {};
 }
 
 /// Quantizes, measures and writes one tensor.
@@ -58,6 +93,10 @@ result<void> quantize_one(quantize_job& work, const io::model_tensor& tensor, in
   sinq::quantize_options options = work.options;
   options.bits = bits;
   options.run.progress = progress.callback();
+  const bool needs_inputs = sinq::info(options.method).needs_inputs || options.refine == sinq::refine_mode::inputs;
+  const auto inputs = work.inputs.find(info.name, needs_inputs);
+  if (!inputs) return inputs.error();
+  if (*inputs) options.inputs = &**inputs;
   const stopwatch clock;
   const auto packed = [&]() -> result<sinq::packed_matrix> {
     const auto q = sinq::quantize(w, options);
@@ -66,14 +105,25 @@ result<void> quantize_one(quantize_job& work, const io::model_tensor& tensor, in
   }();
   if (!packed) return packed.error();
   const double seconds = clock.seconds();
-  const auto error = sinq::measure_error(w, *packed, sinq::column_normalizing_weights(w));
+  const auto error = sinq::measure_error(w, *packed, sinq::column_normalizing_weights(w), nullptr,
+                                         {.threads = options.run.threads, .progress = {}});
   if (!error) return error.error();
   if (!error->finite)
     return make_error(errc::not_representable, "the quantized weights stand for values beyond the range of F32");
   work.quantized.push_back({info.name, info.type, packed->format, packed->method, *error, seconds});
-  if (auto done = io::write_packed(to, info.name, *packed, info.type); !done) return done;
+  auto written = work.official ? work.official->add(to, info.name, *packed, info.type)
+                               : io::write_packed(to, info.name, *packed, info.type);
+  if (!written) return written;
   work.input.release(tensor);
   return check_goes_on();
+}
+
+/// Writes one tensor as it is.
+result<void> copy_one(quantize_job& work, const io::model_tensor& tensor, io::model_writer& to,
+                      progress_bar& progress) {
+  const std::size_t width = size_bytes(tensor.info.type);
+  if (work.official) work.official->note(tensor.info);
+  return copy_tensor(work.input, tensor, to, work.official ? width : io::default_alignment_bytes, progress);
 }
 
 result<void> write_tensors(quantize_job& work, io::model_writer& to) {
@@ -84,31 +134,30 @@ result<void> write_tensors(quantize_job& work, io::model_writer& to) {
   progress_bar progress{total, work.asked.quiet};
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     if (auto on = check_goes_on(); !on) return on;
-    auto done = work.plan[i].quantized()
-                    ? quantize_one(work, tensors[i], work.plan[i].bits, to, progress)
-                    : copy_tensor(work.input, tensors[i], to, io::default_alignment_bytes, progress);
+    auto done = work.plan[i].quantized() ? quantize_one(work, tensors[i], work.plan[i].bits, to, progress)
+                                         : copy_one(work, tensors[i], to, progress);
     if (!done)
       return of_tensor(std::move(done).error(), file_of(work.input, tensors[i].info.name), tensors[i].info.name);
   }
-  return copy_side_files(work.input, to);
+  if (!work.official) return copy_side_files(work.input, to);
+  if (auto done = work.official->finish(to); !done) return done;
+  return copy_side_files(work.input, to, std::string{io::config_name});
 }
 
 /// Finds what the outcomes would be, but for errors and times.
-result<void> plan_outcomes(quantize_job& work) {
+void plan_outcomes(quantize_job& work) {
   for (std::size_t i = 0; i < work.plan.size(); ++i) {
     if (!work.plan[i].quantized()) continue;
     const io::tensor_info& info = work.input.tensors()[i].info;
     sinq::quantize_options options = work.options;
     options.bits = work.plan[i].bits;
-    const auto format = planned_format(options, info.shape[0], info.shape[1]);
-    if (!format) return format.error();
-    work.quantized.push_back({info.name, info.type, *format, work.asked.method, {}, 0});
+    const sinq::matrix_format format = sinq::planned_format(options, info.shape[0], info.shape[1]);
+    work.quantized.push_back({info.name, info.type, format, work.asked.method, {}, 0});
   }
-  return {};
 }
 
 result<void> dry_run(quantize_job& work, json_report& report) {
-  if (auto done = plan_outcomes(work); !done) return done;
+  plan_outcomes(work);
   if (!work.asked.output.empty())
     if (auto differs = check_output(work.input, work.asked.output); !differs) return differs;
   if (!work.asked.quiet) print_plan(work);
@@ -122,12 +171,14 @@ result<void> run(const quantize_flags& f) {
   if (auto differs = check_report(work->input, f.report, f.output); !differs) return differs;
   auto report = json_report::create(f.report);
   if (!report) return std::move(report).error();
+  if (auto possible = prepare_official(*work); !possible) return possible;
   if (f.dry_run) return dry_run(*work, *report);
-  auto writer = create_output(work->input, f.output, f.shard_size);
+  auto writer = create_output(work->input, f.output, f.shard_size, work->official.has_value());
   if (!writer) return std::move(writer).error();
   sinq::thread_pool pool{f.quantizer.threads};
   work->options.run.threads = &pool;
-  if (auto done = io::begin_checkpoint(*writer); !done) return done;
+  if (!work->official)
+    if (auto done = io::begin_checkpoint(*writer); !done) return done;
   if (auto done = write_tensors(*work, *writer); !done) return done;
   if (auto done = writer->commit(); !done) return done;
   const auto written = io::model_reader::open(f.output);
@@ -147,7 +198,16 @@ command add_quantize(CLI::App& app) {
   c->add_option("IN", f->input, "A .safetensors file, or a Hugging Face model directory")->required();
   c->add_option("-o,--output", f->output, "The file or directory to write");
   c->add_option("--method", f->method, "How to quantize")->check(CLI::IsMember(method_names()))->capture_default_str();
-  c->add_option("--bits", f->bits, "Bits of a code")->check(CLI::IsMember({2, 3, 4, 5, 6, 8}))->capture_default_str();
+  CLI::Option* const bits = c->add_option("--bits", f->bits, "Bits of a code; nf3 has but 3")
+                                ->check(CLI::IsMember({2, 3, 4, 5, 6, 8}))
+                                ->capture_default_str();
+  c->add_option("--format", f->format, "Format of the output: our own, or that of the official sinq package")
+      ->check(CLI::IsMember({"native", "official"}))
+      ->capture_default_str();
+  c->add_option("--compat", f->compat,
+                "Results of the official package, quirks and all; -aux: with its 8-bit scales and zero points")
+      ->check(CLI::IsMember({"none", "official", "official-aux"}))
+      ->capture_default_str();
   add_quantizer_flags(*c, f->quantizer);
   add_choice_flags(*c, f->choice);
   c->add_option("--shard-size", f->shard_size, "Most bytes of a directory's files, such as 5GB, which is the default");
@@ -156,7 +216,11 @@ command add_quantize(CLI::App& app) {
   c->add_option("--json", f->report, "Write what was done and found to this file")->type_name("FILE");
   c->footer("A name matches REGEX if any part of it does.\n"
             "Example: sinq quantize MODEL_DIR -o OUT_DIR --bits 3 --bits-for 'down_proj|layers\\.0\\.=4'");
-  return {c, [f] { return run(*f); }};
+  return {c, [f, bits] {
+            const int only = sinq::info(sinq::parse_method(f->method).value()).bits;
+            if (bits->count() == 0 && only != 0) f->bits = only;
+            return run(*f);
+          }};
 }
 
 } // namespace sinq_cli

@@ -1,14 +1,16 @@
 #pragma once
 
+#include "calibration.hpp"
 #include "progress.hpp"
 #include "quantizer_flags.hpp"
 #include "tensor_choice.hpp"
 
-#include <sinq/io/model_reader.hpp>
+#include <sinq/io/official_writer.hpp>
 #include <sinq/metrics.hpp>
 
 #include <nlohmann/json.hpp>
 
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,6 +20,8 @@ namespace sinq_cli {
 struct quantize_flags {
   std::string input, output, report, shard_size;
   std::string method = "sinq";
+  std::string format = "native";
+  std::string compat = "none";
   int bits = 4;
   quantizer_flags quantizer;
   choice_flags choice;
@@ -43,9 +47,11 @@ struct quantize_job {
   const quantize_flags& asked;
   sinq::quantize_options options;
   sinq::io::model_reader input;
+  calibration inputs;                 ///< what --moments names
   std::vector<sinq::plan_entry> plan; ///< for each of the input's tensors
   std::vector<quantize_outcome> quantized;
   stopwatch clock;
+  std::optional<sinq::io::official_writer> official{}; ///< where the output is in the official format
 };
 
 /// Everything about the job, for machines.

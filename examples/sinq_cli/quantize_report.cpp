@@ -14,8 +14,12 @@ namespace {
 
 json options_json(const quantize_flags& f) {
   return {{"method", f.method},
-          {"bits", f.bits},
-          {"group_size", f.quantizer.group_size},
+          {"bits", sinq::parse_preset(f.quantizer.preset) ? sinq::parse_preset(f.quantizer.preset)->bits : f.bits},
+          {"group_size", f.quantizer.tile != 0 ? f.quantizer.tile : f.quantizer.group_size},
+          {"tile", f.quantizer.tile},
+          {"shift", f.quantizer.shift},
+          {"levels", f.quantizer.levels},
+          {"moments", f.quantizer.moments},
           {"aux_dtype", f.quantizer.aux},
           {"symmetric", f.quantizer.symmetric},
           {"zero", f.quantizer.zero},

@@ -95,7 +95,7 @@ TEST_CASE("options reach the file") {
   CHECK(f.group_size == 48);
   CHECK_FALSE(f.has_zero);
   CHECK(f.bits == 5);
-  run_well({"quantize", in, "-o", (dir / "zero").string(), "--iterations", "0"});
+  run_well({"quantize", in, "-o", (dir / "zero").string(), "--iterations", "0", "--refine", "none"});
   run_well({"quantize", in, "-o", (dir / "rtn").string(), "--method", "rtn"});
   run_well({"dump", (dir / "zero").string(), "-o", (dir / "zero_dump").string()});
   run_well({"dump", (dir / "rtn").string(), "-o", (dir / "rtn_dump").string()});
@@ -141,21 +141,64 @@ TEST_CASE("quiet is quiet, and reports are tables") {
   for (const char* const row :
        {"tensors quantized", "bits per weight", "relative error, worst", "Gparam/s", "peak memory"})
     CHECK(table.find(row) != std::string::npos);
-  run_well({"compare", in, "--bits", "4", "--bits", "3", "--json", (dir / "c.json").string()});
-  const auto compared = read_json(dir / "c.json");
-  CHECK(compared["mean"].size() == 4);
-  CHECK(compared["tensors"].size() == 12);
-  CHECK(compared["mean"][1]["column_normalized_error_of_rtn"].get<double>() < 1.0);
-  CHECK(run_well({"compare", in, "--tensor", q1, "--json", (dir / "c.json").string()}).out.find(q0) ==
-        std::string::npos);
-  CHECK(read_json(dir / "c.json")["tensors"].size() == 2);
-  run_well({"compare", in, "--tensor", "lm_head|embed", "--json", (dir / "c.json").string()});
-  CHECK(read_json(dir / "c.json")["tensors"].size() == 4);
+  const std::string found = (dir / "c.json").string();
+  run_well({"compare", in, "--bits", "4", "--bits", "3", "--json", found});
+  const auto compared = read_json(found);
+  CHECK(compared["mean"].size() == 12); // rtn, hqq, sinq, sinq_hqq, and nf4 or nf3 alone and with sinq
+  CHECK(compared["tensors"].size() == 36);
+  CHECK(compared["mean"][3]["method"] == "sinq");
+  CHECK(compared["mean"][3]["column_normalized_error_of_rtn"].get<double>() < 1.0);
+  CHECK(run_well({"compare", in, "--tensor", q1, "--json", found}).out.find(q0) == std::string::npos);
+  CHECK(read_json(found)["tensors"].size() == 6);
+  run_well({"compare", in, "--tensor", "lm_head|embed", "--method", "sinq", "--method", "nf3", "--json", found});
+  CHECK(read_json(found)["tensors"].size() == 2);
+  CHECK(read_json(found)["mean"][0]["relative_error_of_rtn"].is_null());
   run_well({"inspect", (dir / "out").string(), "--json", (dir / "i.json").string()});
   CHECK(read_json(dir / "i.json")["totals"]["quantized"] == 3);
   CHECK(run_well({"inspect", in}).out.find("model.positions") != std::string::npos);
   CHECK(run_well({"--version"}).out.starts_with("sinq "));
   CHECK(run_well({"--help"}).out.find("sinq quantize") != std::string::npos);
+}
+
+TEST_CASE("methods with a width, levels, tiles or inputs of their own are told of them and say what they miss") {
+  const scratch dir;
+  const std::string in = make_model(dir / "in.safetensors", {weight("a.weight", dtype::f32, 40, 96)}).string();
+  const std::string out = (dir / "out.safetensors").string();
+  const std::string found = (dir / "i.json").string();
+  const auto quantized = [&](std::vector<std::string> more) {
+    std::vector<std::string> arguments{"quantize", in, "-o", out, "--quiet"};
+    arguments.insert(arguments.end(), more.begin(), more.end());
+    run_well(arguments);
+    run_well({"verify", out, "--against", in});
+    run_well({"inspect", out, "--json", found});
+    return read_json(found)["tensors"][0];
+  };
+  CHECK(quantized({"--method", "nf3"})["bits"] == 3);
+  CHECK(quantized({"--method", "sinq_nf4", "--shift", "none"})["symmetric"] == true);
+  CHECK(quantized({"--method", "hadamard_rtn"})["method"] == "hadamard_rtn");
+  CHECK(quantized({"--tile", "32"})["group_size"] == 32);
+  CHECK(quantized({"--method", "codebook", "--bits", "2", "--levels", "-1,-0.2", "--levels", "0.3,1"})["bits"] == 2);
+  const auto moments =
+      make_model(dir / "m.safetensors", {float_tensor("a.mean_abs", dtype::f32, {96}, std::vector<float>(96, 1.0f)),
+                                         float_tensor("a.inputs", dtype::f32, {20, 96}, some_weights(20, 96, 9))})
+          .string();
+  for (const char* const method : {"awq", "asinq", "asinq_l1"})
+    CHECK(quantized({"--method", method, "--moments", moments})["method"] == method);
+  run_well({"compare", in, "--method", "awq", "--method", "rtn", "--moments", moments, "--json", found});
+  CHECK(read_json(found)["mean"].size() == 2);
+
+  fs::remove(out);
+  run_badly({"quantize", in, "-o", out, "--method", "nf4", "--bits", "3"}, {"a.weight", "expected 4"});
+  run_badly({"quantize", in, "-o", out, "--method", "codebook"}, {"0 levels", "expected 16"});
+  run_badly({"quantize", in, "-o", out, "--method", "codebook", "--bits", "2", "--levels", "0,1,2,3"},
+            {"both sides of 0"});
+  run_badly({"quantize", in, "-o", out, "--method", "hqq", "--symmetric"}, {"stores zero points"});
+  run_badly({"quantize", in, "-o", out, "--tile", "32", "--group-size", "32"}, {"--tile"}, 0);
+  run_badly({"quantize", in, "-o", out, "--method", "awq"}, {"a.weight", "--moments"});
+  run_badly({"quantize", in, "-o", out, "--method", "awq", "--moments", in}, {"a.weight", "has no a.second_moment"});
+  run_badly({"quantize", in, "-o", out, "--method", "awq", "--moments", (dir / "none").string()}, {"none"});
+  run_badly({"compare", in, "--method", "awq"}, {"none of the methods"});
+  CHECK_FALSE(fs::exists(out));
 }
 
 TEST_CASE("a signal ends the work with status 130 and leaves nothing") {
