@@ -66,7 +66,7 @@ TEST_CASE("each wrong direction is noticed") {
       {"kernels/cpu/a.hpp", "#include \"../../quant/rtn.hpp\"\n",
        "kernels/cpu/a.hpp: kernels may not include quant/rtn.hpp\n"},
       {"io/a.hpp", "#include \"../quant/rtn.hpp\"\n", "io/a.hpp: io may not include quant/rtn.hpp\n"},
-      {"metrics.hpp", "#include \"math/stats.hpp\"\n", "metrics.hpp: metrics.hpp may not include math/stats.hpp\n"},
+      {"metrics.hpp", "#include \"quant/rtn.hpp\"\n", "metrics.hpp: metrics.hpp may not include quant/rtn.hpp\n"},
       {"pack/a.hpp", "#include \"../metrics.hpp\"\n", "pack/a.hpp: pack may not include metrics.hpp\n"},
       {"model/a.hpp", "#include <sinq/sinq.hpp>\n", "model/a.hpp: model may not include sinq.hpp\n"},
       {"quant/a.hpp", "#include <nlohmann/json.hpp>\n", "quant/a.hpp: only io may include nlohmann/json.hpp\n"},

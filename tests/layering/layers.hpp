@@ -26,7 +26,7 @@ inline const std::map<std::string, std::set<std::string>>& allowed_layers() {
       {"kernels", {"core", "math", "pack", "kernels"}},
       {"io", {"core", "math", "pack", "kernels", "io"}},
       {"model", {"core", "math", "quant", "pack", "kernels", "io", "model", "metrics.hpp"}},
-      {"metrics.hpp", {"core", "pack"}},
+      {"metrics.hpp", {"core", "math", "pack"}},
       {"sinq.hpp", {"core", "math", "quant", "pack", "kernels", "io", "model", "metrics.hpp"}},
   };
   return allowed;
