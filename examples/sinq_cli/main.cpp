@@ -5,6 +5,7 @@
 #include "text.hpp"
 
 #include <sinq/core/config.hpp>
+#include <sinq/core/isa.hpp>
 
 #include <fmt/format.h>
 
@@ -67,6 +68,7 @@ int run(int argc, char** argv) {
   } catch (const CLI::ParseError& failure) {
     return app.exit(failure);
   }
+  if (const sinq::result<void> known = sinq::check_isa(); !known) return fail(known.error().message);
   sinq_cli::catch_signals();
   for (const sinq_cli::command& command : commands) {
     if (!command.app->parsed()) continue;

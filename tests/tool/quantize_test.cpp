@@ -213,3 +213,22 @@ TEST_CASE("a signal ends the work with status 130 and leaves nothing") {
     CHECK(names_in(dir.root()) == names{"in"});
   }
 }
+
+TEST_CASE("SINQ_ISA forces an instruction set, gives the same file, and refuses an unknown one") {
+  const scratch dir;
+  const std::string in = make_model(dir / "in", usual_tensors()).string();
+  std::vector<std::string> files;
+  for (const std::string isa : {"", "scalar"}) {
+    const std::string out = (dir / ("out" + isa)).string();
+    const tool_run run = run_tool({"quantize", in, "-o", out, "--quiet"}, "SINQ_ISA=" + isa + " ");
+    INFO(run.err);
+    REQUIRE(run.status == 0);
+    files.push_back(read_file(out));
+  }
+  CHECK((files[0] == files[1]));
+  const tool_run refused = run_tool({"quantize", in, "-o", (dir / "none").string()}, "SINQ_ISA=mmx ");
+  CHECK(refused.status == 1);
+  for (const char* const piece : {"sinq: error: SINQ_ISA", "mmx", "scalar"})
+    CHECK(refused.err.find(piece) != std::string::npos);
+  CHECK_FALSE(fs::exists(dir / "none"));
+}

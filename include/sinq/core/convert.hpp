@@ -2,6 +2,7 @@
 
 #include "error.hpp"
 #include "types.hpp"
+#include "wide.hpp"
 
 #include <algorithm>
 #include <cmath>
@@ -20,6 +21,62 @@ void load_elements(const byte* from, std::span<float> to) {
     to[i] = to_float(value);
   }
 }
+
+/// Floats from bfloat16: their upper halves.
+struct bfloat16_loop {
+  template <std::size_t W>
+  SINQ_INLINE static void run(const byte* from, float* to, std::size_t n) {
+    vec<std::uint16_t, W> halves;
+    std::size_t i = 0;
+    for (; i + W <= n; i += W) {
+      load(from + 2 * i, halves);
+      store(__builtin_convertvector(halves, vec<std::uint32_t, W>) << 16, to + i);
+    }
+    if (i < n) load_elements<bfloat16>(from + 2 * i, {to + i, n - i});
+  }
+};
+
+/// Floats from IEEE 754 halves: exponent and mantissa moved into place are the value times 2^-112, denormals too.
+struct float16_loop {
+  template <std::size_t W>
+  SINQ_INLINE static void run(const byte* from, float* to, std::size_t n) {
+    vec<std::uint16_t, W> halves;
+    vec<float, W> scaled;
+    vec<std::uint32_t, W> magnitude;
+    std::size_t i = 0;
+    for (; i + W <= n; i += W) {
+      load(from + 2 * i, halves);
+      const vec<std::uint32_t, W> bits = __builtin_convertvector(halves, vec<std::uint32_t, W>);
+      store((bits & 0x7fffu) << 13, reinterpret_cast<float*>(&scaled));
+      scaled *= 0x1p112f;
+      load(reinterpret_cast<const float*>(&scaled), magnitude);
+      const vec<std::uint32_t, W> special =
+          (bits & 0x7c00u) == 0x7c00u ? vec<std::uint32_t, W>{} + 0x7f800000u : vec<std::uint32_t, W>{};
+      store(magnitude | special | ((bits & 0x8000u) << 16), to + i);
+    }
+    if (i < n) load_elements<float16>(from + 2 * i, {to + i, n - i});
+  }
+};
+
+/// Whether all of some floats are finite.
+struct finite_loop {
+  template <std::size_t W>
+  SINQ_INLINE static void run(const float* from, std::size_t n, bool& finite) {
+    constexpr std::uint32_t exponent = 0x7f800000u;
+    vec<std::uint32_t, W> bits{};
+    auto found = bits != bits;
+    std::size_t i = 0;
+    for (; i + W <= n; i += W) {
+      load(from + i, bits);
+      found |= (bits & exponent) == exponent;
+    }
+    std::int32_t lanes[W];
+    store(found, lanes);
+    finite = true;
+    for (const std::int32_t lane : lanes) finite &= lane == 0;
+    for (; i < n; ++i) finite &= is_finite(from[i]);
+  }
+};
 
 template <class T>
 void store_elements(std::span<const float> from, byte* to) {
@@ -57,9 +114,9 @@ inline void load_floats(const byte* from, dtype type, std::span<float> to) {
   SINQ_ASSERT(info(type).is_float);
   switch (type) {
   case dtype::f64: return detail::load_elements<double>(from, to);
-  case dtype::f32: return detail::load_elements<float>(from, to);
-  case dtype::f16: return detail::load_elements<float16>(from, to);
-  case dtype::bf16: return detail::load_elements<bfloat16>(from, to);
+  case dtype::f32: std::memcpy(to.data(), from, to.size_bytes()); return;
+  case dtype::f16: return detail::run_wide<detail::float16_loop>(from, to.data(), to.size());
+  case dtype::bf16: return detail::run_wide<detail::bfloat16_loop>(from, to.data(), to.size());
   case dtype::f8_e4m3: return detail::load_elements<float8_e4m3>(from, to);
   case dtype::f8_e5m2: return detail::load_elements<float8_e5m2>(from, to);
   default: return;
@@ -86,6 +143,13 @@ inline void store_floats(std::span<const float> from, dtype type, byte* to) {
     return;
   default: return;
   }
+}
+
+/// Whether all of some floats are finite.
+[[nodiscard]] inline bool all_finite(std::span<const float> values) {
+  bool finite = true;
+  detail::run_wide<detail::finite_loop>(values.data(), values.size(), finite);
+  return finite;
 }
 
 namespace detail {

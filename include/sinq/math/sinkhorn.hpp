@@ -1,5 +1,6 @@
 #pragma once
 
+#include "../core/convert.hpp"
 #include "../core/error.hpp"
 #include "../core/types.hpp"
 #include "stats.hpp"
@@ -51,6 +52,39 @@ public:
   [[nodiscard]] matrix_view<const Real> matrix() const { return {values.data(), row_scale.size(), col_scale.size()}; }
 };
 
+namespace detail {
+
+/// out[i][j] = (w[i][j] / col[j]) / row[i]
+template <class Real>
+struct divide_loop {
+  template <std::size_t W>
+  SINQ_INLINE static void run(matrix_view<const Real> w, const Real* row, const Real* col, matrix_view<Real> out) {
+    vec<Real, W> x, by;
+    for (std::size_t i = 0; i < w.rows(); ++i) {
+      const Real* const from = w.data() + i * w.stride();
+      Real* const to = out.data() + i * out.stride();
+      std::size_t j = 0;
+      for (; j + W <= w.cols(); j += W) {
+        load(from + j, x);
+        load(col + j, by);
+        store((x / by) / row[i], to + j);
+      }
+      for (; j < w.cols(); ++j) to[j] = (from[j] / col[j]) / row[i];
+    }
+  }
+};
+
+/// Index of the first entry that is not finite, or their number.
+template <class Real>
+[[nodiscard]] std::size_t find_non_finite(std::span<const Real> values) {
+  if constexpr (std::is_same_v<Real, float>)
+    if (all_finite(values)) return values.size();
+  return static_cast<std::size_t>(
+      std::find_if(values.begin(), values.end(), [](Real value) { return !is_finite(value); }) - values.begin());
+}
+
+} // namespace detail
+
 /// Balances the spread of rows and columns so that quantization error is shared between them.
 /// W = diag(row_scale) * W_hat * diag(col_scale); each step divides both scales' logarithms' error
 /// log(sigma / target) out, with target = the smallest standard deviation, and the iterate of least imbalance is kept.
@@ -77,9 +111,8 @@ public:
     if (w.empty()) return make_error(errc::empty_matrix, "sinkhorn: the matrix is ", w.rows(), " x ", w.cols());
     if (result<void> valid = check(options_); !valid) return valid.error();
     for (std::size_t i = 0; i < w.rows(); ++i)
-      for (std::size_t j = 0; j < w.cols(); ++j)
-        if (!is_finite(w(i, j)))
-          return make_error(errc::non_finite, "sinkhorn: non-finite value at row ", i, ", column ", j);
+      if (const std::size_t j = detail::find_non_finite(w.row(i)); j < w.cols())
+        return make_error(errc::non_finite, "sinkhorn: non-finite value at row ", i, ", column ", j);
     normalized_matrix<Real> out;
     out.values.resize(w.rows() * w.cols());
     out.row_scale.resize(w.rows());
@@ -129,11 +162,7 @@ public:
   template <class R>
   static void divide(matrix_view<const R> w, std::span<const R> row_scale, std::span<const R> col_scale,
                      matrix_view<R> out) {
-    for (std::size_t i = 0; i < w.rows(); ++i) {
-      const R* const from = w.data() + i * w.stride();
-      R* const to = out.data() + i * out.stride();
-      for (std::size_t j = 0; j < w.cols(); ++j) to[j] = (from[j] / col_scale[j]) / row_scale[i];
-    }
+    detail::run_wide<detail::divide_loop<R>>(w, row_scale.data(), col_scale.data(), out);
   }
 
   /// Whether the iteration can run with these options.

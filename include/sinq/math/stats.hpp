@@ -2,6 +2,7 @@
 
 #include "../core/aligned_buffer.hpp"
 #include "../core/matrix_view.hpp"
+#include "../core/wide.hpp"
 
 #include <algorithm>
 #include <array>
@@ -14,6 +15,8 @@ namespace sinq {
 
 /// Scratch of the statistics: kept between calls, it spares their allocations.
 struct stats_workspace {
+  std::vector<double> row_sum;
+  std::vector<double> row_square;
   std::vector<double> col_sum;
   std::vector<double> col_square;
 };
@@ -54,6 +57,81 @@ template <class Get>
 
 } // namespace detail
 
+namespace detail {
+
+/// Sums over the rows and columns of A[i][j] = m[i][j] * col_factor[j] * row_factor[i], and of its squares.
+/// Rows add in 16 lanes, columns from the first row to the last; the squares of floats are exact in f64.
+template <class Real>
+struct sum_loop {
+  static constexpr std::size_t rows_at_once = 2;
+
+  struct sums {
+    double* row;        ///< [N]
+    double* row_square; ///< [N]
+    double* col;        ///< [K], added to
+    double* col_square; ///< [K], added to
+  };
+
+  template <std::size_t W>
+  SINQ_INLINE static void run(matrix_view<const Real> m, const Real* col_factor, const Real* row_factor,
+                              const sums& to) {
+    std::size_t i = 0;
+    for (; i + rows_at_once <= m.rows(); i += rows_at_once) add_rows<W, rows_at_once>(m, i, col_factor, row_factor, to);
+    for (; i < m.rows(); ++i) add_rows<W, 1>(m, i, col_factor, row_factor, to);
+  }
+
+private:
+  template <std::size_t W, std::size_t Rows>
+  SINQ_INLINE static void add_rows(const matrix_view<const Real>& m, std::size_t i, const Real* col_factor,
+                                   const Real* row_factor, const sums& to) {
+    constexpr std::size_t width = W < 2 ? 1 : W / 2; // doubles at a time
+    constexpr std::size_t pieces = reduction_lanes / width;
+    vec<double, width> sum[Rows][pieces]{}, square[Rows][pieces]{};
+    const Real* from[Rows];
+    for (std::size_t r = 0; r < Rows; ++r) from[r] = m.data() + (i + r) * m.stride();
+    std::size_t j = 0;
+    for (; j + reduction_lanes <= m.cols(); j += reduction_lanes)
+      for (std::size_t piece = 0; piece < pieces; ++piece) {
+        const std::size_t at_col = j + piece * width;
+        vec<Real, width> factor;
+        vec<double, width> col, col_square;
+        load(col_factor + at_col, factor);
+        load(to.col + at_col, col);
+        load(to.col_square + at_col, col_square);
+        for (std::size_t r = 0; r < Rows; ++r) {
+          vec<Real, width> values;
+          load(from[r] + at_col, values);
+          values = (values * factor) * row_factor[i + r];
+          const vec<double, width> a = __builtin_convertvector(values, vec<double, width>);
+          sum[r][piece] += a;
+          square[r][piece] += a * a;
+          col += a;
+          col_square += a * a;
+        }
+        store(col, to.col + at_col);
+        store(col_square, to.col_square + at_col);
+      }
+    for (std::size_t r = 0; r < Rows; ++r) {
+      lane_sums lanes, square_lanes;
+      for (std::size_t piece = 0; piece < pieces; ++piece) {
+        store(sum[r][piece], lanes.data() + piece * width);
+        store(square[r][piece], square_lanes.data() + piece * width);
+      }
+      for (std::size_t lane = 0; j + lane < m.cols(); ++lane) {
+        const double a = static_cast<double>((from[r][j + lane] * col_factor[j + lane]) * row_factor[i + r]);
+        lanes[lane] += a;
+        square_lanes[lane] += a * a;
+        to.col[j + lane] += a;
+        to.col_square[j + lane] += a * a;
+      }
+      to.row[i + r] = add_lanes(lanes);
+      to.row_square[i + r] = add_lanes(square_lanes);
+    }
+  }
+};
+
+} // namespace detail
+
 /// Standard deviations of the rows and columns of A[i][j] = m[i][j] * col_factor[j] * row_factor[i], in one pass.
 /// sigma = sqrt(sum (a - mean)^2 / (n - 1))
 /// @param row_std  [N], @param col_std [K]; a side of length 1 has no spread: the rows of a single column and the
@@ -68,46 +146,27 @@ void scaled_stddev(matrix_view<const Real> m, std::span<const Real> col_factor, 
   const std::size_t cols = m.cols();
   SINQ_ASSERT(col_factor.size() == cols && row_factor.size() == rows && row_std.size() == rows &&
               col_std.size() == cols);
+  workspace.row_sum.resize(rows);
+  workspace.row_square.resize(rows);
   workspace.col_sum.assign(cols, 0.0);
   workspace.col_square.assign(cols, 0.0);
-  double* const col_sum = workspace.col_sum.data();
-  double* const col_square = workspace.col_square.data();
-  const Real* const col = col_factor.data();
-
-  for (std::size_t i = 0; i < rows; ++i) {
-    const Real* const values = m.data() + i * m.stride();
-    const Real factor = row_factor[i];
-    detail::lane_sums sum{};
-    detail::lane_sums square{};
-    const auto add = [&](std::size_t j, std::size_t lane) {
-      const double a = (values[j] * col[j]) * factor;
-      sum[lane] += a;
-      square[lane] += a * a;
-      col_sum[j] += a;
-      col_square[j] += a * a;
-    };
-    std::size_t j = 0;
-    for (; j + detail::reduction_lanes <= cols; j += detail::reduction_lanes)
-      for (std::size_t lane = 0; lane < detail::reduction_lanes; ++lane) add(j + lane, lane);
-    for (std::size_t lane = 0; j + lane < cols; ++lane) add(j + lane, lane);
-    double sigma = 0;
-    if (cols > 1) {
-      sigma = detail::stddev_from_sums(static_cast<double>(cols), detail::add_lanes(sum), detail::add_lanes(square));
-      if (sigma < 0)
-        sigma = detail::stddev_two_pass(cols, [&](std::size_t k) -> double { return (values[k] * col[k]) * factor; });
-    }
-    row_std[i] = sigma;
-  }
-  for (std::size_t j = 0; j < cols; ++j) {
-    double sigma = 0;
-    if (rows > 1) {
-      sigma = detail::stddev_from_sums(static_cast<double>(rows), col_sum[j], col_square[j]);
-      if (sigma < 0)
-        sigma = detail::stddev_two_pass(
-            rows, [&](std::size_t k) -> double { return (m.data()[k * m.stride() + j] * col[j]) * row_factor[k]; });
-    }
-    col_std[j] = sigma;
-  }
+  const typename detail::sum_loop<Real>::sums to{workspace.row_sum.data(), workspace.row_square.data(),
+                                                 workspace.col_sum.data(), workspace.col_square.data()};
+  detail::run_wide_exact<detail::sum_loop<Real>>(m, col_factor.data(), row_factor.data(), to);
+  const auto stddev = [](std::size_t n, double sum, double square, auto&& get) {
+    if (n <= 1) return 0.0;
+    const double sigma = detail::stddev_from_sums(static_cast<double>(n), sum, square);
+    return sigma < 0 ? detail::stddev_two_pass(n, get) : sigma;
+  };
+  const auto entry = [&](std::size_t i, std::size_t j) -> double {
+    return (m.data()[i * m.stride() + j] * col_factor[j]) * row_factor[i];
+  };
+  for (std::size_t i = 0; i < rows; ++i)
+    row_std[i] =
+        stddev(cols, workspace.row_sum[i], workspace.row_square[i], [&](std::size_t j) { return entry(i, j); });
+  for (std::size_t j = 0; j < cols; ++j)
+    col_std[j] =
+        stddev(rows, workspace.col_sum[j], workspace.col_square[j], [&](std::size_t i) { return entry(i, j); });
 }
 
 /// Standard deviations of the rows [N] and columns [K] of a matrix.

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "../core/config.hpp"
+#include "../core/wide.hpp"
 
 #include <algorithm>
 #include <array>
@@ -22,6 +22,21 @@ struct uniform_grid {
     return (std::min(std::max(position, 0.0f), top) + 0x1p23f) - 0x1p23f;
   }
   [[nodiscard]] std::uint8_t code(float position) const { return static_cast<std::uint8_t>(nearest(position)); }
+
+  /// `nearest` of many.
+  template <class Vector>
+  SINQ_INLINE void round(const Vector& position, Vector& level) const {
+    const Vector most = Vector{} + top;
+    const Vector below = position < most ? position : most;
+    level = ((below > 0.0f ? below : Vector{}) + 0x1p23f) - 0x1p23f;
+  }
+  /// `code` of many.
+  template <class Vector, class Codes>
+  SINQ_INLINE void find_codes(const Vector& position, Codes& code) const {
+    Vector level;
+    round(position, level);
+    code = __builtin_convertvector(level, Codes);
+  }
 };
 
 /// The largest float that still belongs to the lower of two neighbouring levels: their middle, rounded down.
@@ -50,6 +65,19 @@ struct codebook_grid {
     unsigned code = 0;
     for (std::size_t n = 0; n + 1 < count; ++n) code += position > border[n] ? 1 : 0;
     return static_cast<std::uint8_t>(code);
+  }
+
+  /// `nearest` of many.
+  template <class Vector>
+  SINQ_INLINE void round(const Vector& position, Vector& value) const {
+    value = Vector{} + level[0];
+    for (std::size_t n = 0; n + 1 < count; ++n) value = position > border[n] ? Vector{} + level[n + 1] : value;
+  }
+  /// `code` of many.
+  template <class Vector, class Codes>
+  SINQ_INLINE void find_codes(const Vector& position, Codes& code) const {
+    code = Codes{};
+    for (std::size_t n = 0; n + 1 < count; ++n) code -= position > border[n];
   }
 
   std::size_t count;

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "../core/wide.hpp"
 #include "grids.hpp"
 
 #include <algorithm>
@@ -25,7 +26,6 @@ namespace detail {
 /// to the last, in whatever width the machine has, so that results do not depend on it.
 inline constexpr std::size_t fit_lanes = 16;
 using float_lanes = std::array<float, fit_lanes>;
-using double_lanes = std::array<double, fit_lanes>;
 
 /// 16 groups of n weights x, and the weights m of their squared errors, which the lanes share.
 struct lane_block {
@@ -34,156 +34,257 @@ struct lane_block {
   std::size_t size;     ///< n >= 1
 };
 
-/// Sums over a group that do not depend on its scale.
-struct group_sums {
-  double weight = 0;     ///< sum m
-  double_lanes value{};  ///< sum m x
-  double_lanes square{}; ///< sum m x^2
-  float_lanes low{}, high{};
-
-  explicit group_sums(const lane_block& block) {
-    for (std::size_t lane = 0; lane < fit_lanes; ++lane) low[lane] = high[lane] = block.values[lane];
-    for (std::size_t j = 0; j < block.size; ++j) {
-      const float* const x = block.values + j * fit_lanes;
-      const double m = block.weights[j];
-      weight += m;
-      for (std::size_t lane = 0; lane < fit_lanes; ++lane) {
-        const double mx = m * x[lane];
-        low[lane] = std::min(low[lane], x[lane]);
-        high[lane] = std::max(high[lane], x[lane]);
-        value[lane] += mx;
-        square[lane] += mx * x[lane];
-      }
-    }
-  }
-};
-
-/// Scale s and offset c of 16 groups, x ~ s q + c, and their errors sum m (x - s q - c)^2.
+/// Scale s and zero point z of 16 groups, x ~ s (level - z), their mean errors (x - s (level - z))^2, and what does not
+/// depend on them: mean, least and largest x. Means are weighted by m.
 struct lane_fit {
-  double_lanes scale{}, offset{}, error{};
+  float_lanes scale{}, zero{}, error{};
+  float_lanes mean{}, low{}, high{};
 };
 
-/// Rounds x to levels by scale and offset `from`, then finds scale and offset that suit these levels best.
-/// @param zero    where the zero point is fixed: c = -s zero; NaN where it is free
-/// @param least   smallest scale of each lane
-template <class Grid>
-void fit_step(const Grid& grid, const lane_block& block, const group_sums& sums, const lane_fit& from, float zero,
-              const double_lanes& least, lane_fit& to) {
-  float_lanes inverse, offset;
-  for (std::size_t lane = 0; lane < fit_lanes; ++lane) {
-    inverse[lane] = static_cast<float>(1 / from.scale[lane]);
-    offset[lane] = static_cast<float>(from.offset[lane]);
-  }
-  double_lanes level{}, level_square{}, product{};
-  for (std::size_t j = 0; j < block.size; ++j) {
-    const float* const x = block.values + j * fit_lanes;
-    const double m = block.weights[j];
-    for (std::size_t lane = 0; lane < fit_lanes; ++lane) {
-      const float q = grid.nearest((x[lane] - offset[lane]) * inverse[lane]);
-      const double mq = m * q;
-      level[lane] += mq;
-      level_square[lane] += mq * q;
-      product[lane] += mq * x[lane];
-    }
-  }
-  const bool is_free = zero != zero;
-  for (std::size_t lane = 0; lane < fit_lanes; ++lane) {
-    const double q = level[lane], qq = level_square[lane], qx = product[lane], x = sums.value[lane];
-    const double m = sums.weight;
-    const double z = is_free ? 0 : zero;
-    const double spread = is_free ? m * qq - q * q : qq - 2 * z * q + z * z * m;
-    const double common = is_free ? m * qx - q * x : qx - z * x;
-    double s = spread > 1e-12 * (is_free ? m * qq : qq + z * z * m) ? common / spread : from.scale[lane];
-    s = s >= least[lane] ? s : least[lane];
-    const double c = is_free ? (x - s * q) / m : -s * z;
-    to.scale[lane] = s;
-    to.offset[lane] = c;
-    to.error[lane] = sums.square[lane] - 2 * s * qx - 2 * c * x + s * s * qq + 2 * s * c * q + c * c * m;
-  }
-}
+/// What a search may find.
+struct fit_bounds {
+  float fixed_zero; ///< where the zero point is fixed; NaN where it is free
+  float max_zero;   ///< bound of |z|: a group far from 0 gets a scale of at least max|x| / max_zero
+};
 
-inline void keep_better(const lane_fit& found, lane_fit& best) {
-  for (std::size_t lane = 0; lane < fit_lanes; ++lane) {
-    const bool better = found.error[lane] < best.error[lane];
-    best.scale[lane] = better ? found.scale[lane] : best.scale[lane];
-    best.offset[lane] = better ? found.offset[lane] : best.offset[lane];
-    best.error[lane] = better ? found.error[lane] : best.error[lane];
-  }
-}
+/// The search for scales and zero points of W lanes: see fit_groups.
+template <class Grid, std::size_t W>
+class group_search {
+  using wide = vec<float, W>;
 
-/// Scale and offset of 16 groups: the best of several ranges, each after one step of least squares, then more steps.
-/// minimise sum m (x - s q - c)^2 over s, c and levels q
-/// @param zero      the fixed zero point, or NaN
-/// @param max_zero  bound of |c / s|: a group far from 0 gets a scale of at least max|x| / max_zero
-/// Numerics: levels from f32 positions; sums in f64, each product and sum rounded.
-template <class Grid>
-[[nodiscard]] lane_fit fit_groups(const Grid& grid, const lane_block& block, const group_sums& sums,
-                                  const fit_options& options, float zero, float max_zero) {
-  const double span = static_cast<double>(grid.highest()) - grid.lowest();
-  double_lanes least, middle, half;
-  for (std::size_t lane = 0; lane < fit_lanes; ++lane) {
-    const double most = std::max(std::fabs(sums.low[lane]), std::fabs(sums.high[lane]));
-    least[lane] = std::max(most / max_zero, double{std::numeric_limits<float>::min()});
-    middle[lane] = (static_cast<double>(sums.high[lane]) + sums.low[lane]) / 2;
-    half[lane] = (static_cast<double>(sums.high[lane]) - sums.low[lane]) / 2;
-    if (zero == zero) { // levels reach as far as they can on the side that needs more
-      const double up = grid.highest() - static_cast<double>(zero), down = zero - static_cast<double>(grid.lowest());
-      const double scale = std::max(sums.high[lane] / up, -sums.low[lane] / down);
-      middle[lane] = scale * (up - down) / 2;
-      half[lane] = scale * span / 2;
-    }
+public:
+  SINQ_INLINE group_search(const Grid& grid, const lane_block& block, std::size_t lane, const fit_bounds& bounds)
+      : grid_{grid}, x_{block.values + lane}, m_{block.weights}, size_{block.size}, zero_{bounds.fixed_zero},
+        is_free_{bounds.fixed_zero != bounds.fixed_zero}, middle_level_{(grid.lowest() + grid.highest()) / 2} {
+    measure();
+    const wide below = -low_;
+    const wide most = below > high_ ? below : high_;
+    at_least(most / bounds.max_zero, std::numeric_limits<float>::min(), least_);
   }
-  lane_fit best, from, found;
-  best.error.fill(std::numeric_limits<double>::infinity());
-  for (int k = 0; k < options.candidates; ++k) {
-    const double kept = 1 - static_cast<double>(options.narrowing) * k;
-    for (std::size_t lane = 0; lane < fit_lanes; ++lane) {
-      from.scale[lane] = std::max(2 * half[lane] * kept / span, least[lane]);
-      from.offset[lane] = zero != zero ? middle[lane] - from.scale[lane] * (span / 2 + grid.lowest())
-                                       : -from.scale[lane] * static_cast<double>(zero);
+
+  SINQ_INLINE void run(const fit_options& options) {
+    const float span = grid_.highest() - grid_.lowest();
+    wide range = high_ - low_;
+    wide middle = low_ + range / 2;
+    if (!is_free_) { // levels reach as far as they can on the side that needs more
+      const float up = grid_.highest() - zero_, down = zero_ - grid_.lowest();
+      const wide above = high_ / up, below = -low_ / down;
+      const wide scale = above > below ? above : below;
+      middle = scale * ((up - down) / 2);
+      range = scale * span;
     }
-    fit_step(grid, block, sums, from, zero, least, found);
-    keep_better(found, best);
-  }
-  const bool is_free = zero != zero;
-  for (int k = 1; is_free && k <= options.shifts; ++k)
-    for (const double sign : {1.0, -1.0})
-      for (const bool upper : {true, false}) {
-        for (std::size_t lane = 0; lane < fit_lanes; ++lane) {
-          const double moved = sign * k * static_cast<double>(options.narrowing) * 2 * half[lane];
-          const double range = best.scale[lane] * span - moved;
-          from.scale[lane] = std::max(range / span, least[lane]);
-          from.offset[lane] = best.offset[lane] + best.scale[lane] * grid.lowest() + (upper ? 0 : moved) -
-                              from.scale[lane] * grid.lowest();
+    best_error_ = wide{} + std::numeric_limits<float>::infinity();
+    for (int k = 0; k < options.candidates; ++k) {
+      wide scale;
+      at_least(range * ((1 - options.narrowing * static_cast<float>(k)) / span), least_, scale);
+      try_step(scale, middle - scale * middle_level_);
+    }
+    for (int k = 1; is_free_ && k <= options.shifts; ++k)
+      for (const float sign : {1.0f, -1.0f})
+        for (const bool upper : {true, false}) {
+          const wide moved = range * (sign * static_cast<float>(k) * options.narrowing);
+          const wide end = best_scale_ * (grid_.lowest() - best_zero_) + (upper ? wide{} : moved);
+          wide scale;
+          at_least(best_scale_ - moved / span, least_, scale);
+          try_step(scale, end - scale * grid_.lowest());
         }
-        fit_step(grid, block, sums, from, zero, least, found);
-        keep_better(found, best);
-      }
-  for (int k = 0; k < options.iterations; ++k) {
-    from = best;
-    fit_step(grid, block, sums, from, zero, least, found);
-    keep_better(found, best);
+    for (int k = 0; k < options.iterations; ++k) try_step(wide{best_scale_}, -(best_scale_ * best_zero_));
   }
-  return best;
+
+  SINQ_INLINE void write(std::size_t lane, lane_fit& to) const {
+    store(best_scale_, to.scale.data() + lane);
+    store(best_zero_, to.zero.data() + lane);
+    store(best_error_, to.error.data() + lane);
+    store(mean_, to.mean.data() + lane);
+    store(low_, to.low.data() + lane);
+    store(high_, to.high.data() + lane);
+  }
+
+private:
+  static constexpr std::size_t columns_at_once = 64; // sums of so many are added to those of the rest
+
+  template <class Bound>
+  SINQ_INLINE static void at_least(const wide& value, const Bound& bound, wide& to) {
+    const wide least = wide{} + bound;
+    to = value >= least ? value : least;
+  }
+
+  SINQ_INLINE void measure() {
+    load(x_, low_);
+    high_ = low_;
+    wide sum{}, x;
+    for (std::size_t j = 0; j < size_;) {
+      wide some{};
+      float some_weight = 0;
+      for (const std::size_t end = std::min(size_, j + columns_at_once); j < end; ++j) {
+        load(x_ + j * fit_lanes, x);
+        low_ = x < low_ ? x : low_;
+        high_ = x > high_ ? x : high_;
+        some += x * m_[j];
+        some_weight += m_[j];
+      }
+      sum += some;
+      per_weight_ += some_weight;
+    }
+    per_weight_ = 1 / per_weight_;
+    mean_ = sum * per_weight_;
+    for (std::size_t j = 0; j < size_;) {
+      wide some{};
+      for (const std::size_t end = std::min(size_, j + columns_at_once); j < end; ++j) {
+        load(x_ + j * fit_lanes, x);
+        some += ((x - mean_) * (x - mean_)) * m_[j];
+      }
+      variance_ += some;
+    }
+    variance_ *= per_weight_;
+  }
+
+  /// Rounds x to levels by a scale and an offset, x ~ s level + offset, then finds the scale and zero point that suit
+  /// these levels best, and keeps them if they are better than the best.
+  ///   p = x / s + z - middle,  d = level - middle,  r = p - d:   minimise E (r - a d - b)^2;   s' = s (1 + a)
+  /// E is the mean under the weights m. Only E r, E r^2 and E r p are summed up: the moments of p follow from those of
+  /// x, and those of d from both.
+  SINQ_INLINE void try_step(const wide& scale, const wide& offset) {
+    const wide inverse = 1.0f / scale;
+    const wide zero = is_free_ ? -(offset * inverse) : wide{} + zero_;
+    const wide shift = zero - middle_level_;
+    wide r1{}, r2{}, rp{};
+    for (std::size_t j = 0; j < size_;) {
+      wide some_r1{}, some_r2{}, some_rp{}, x, level;
+      for (const std::size_t end = std::min(size_, j + columns_at_once); j < end; ++j) {
+        load(x_ + j * fit_lanes, x);
+        const wide position = x * inverse + zero;
+        grid_.round(position, level);
+        const wide r = position - level;
+        const wide mr = r * m_[j];
+        some_r1 += mr;
+        some_r2 += mr * r;
+        some_rp += mr * position;
+      }
+      r1 += some_r1;
+      r2 += some_r2;
+      rp += some_rp;
+    }
+    r1 *= per_weight_;
+    r2 *= per_weight_;
+    rp = rp * per_weight_ - r1 * middle_level_;
+    const wide p1 = mean_ * inverse + shift;
+    wide d1 = p1 - r1;
+    wide d2 = (variance_ * (inverse * inverse) + p1 * p1) - (rp + rp - r2);
+    wide rd = rp - r2;
+    if (!is_free_) { // distances from the zero point instead of the middle
+      const float apart = middle_level_ - zero_;
+      rd += r1 * apart;
+      d2 += d1 * (2 * apart) + apart * apart;
+    }
+    const wide spread = is_free_ ? d2 - d1 * d1 : d2;
+    const wide common = is_free_ ? rd - r1 * d1 : rd;
+    const wide slope = spread > d2 * 1e-6f ? common / spread : wide{};
+    wide new_scale;
+    at_least(scale * (slope + 1.0f), least_, new_scale);
+    const wide ratio = new_scale * inverse;
+    const wide a = ratio - 1.0f;
+    const wide b = is_free_ ? r1 - a * d1 : wide{};
+    const wide new_zero = is_free_ ? (zero + a * middle_level_ - b) / ratio : zero;
+    const wide rest = r2 + a * (a * d2 - 2.0f * rd) + b * (b - 2.0f * r1 + 2.0f * a * d1);
+    const wide error = (scale * scale) * rest;
+    const auto better = error < best_error_;
+    best_scale_ = better ? new_scale : best_scale_;
+    best_zero_ = better ? new_zero : best_zero_;
+    best_error_ = better ? error : best_error_;
+  }
+
+  const Grid& grid_;
+  const float* x_;
+  const float* m_;
+  std::size_t size_;
+  float zero_;
+  bool is_free_;
+  float middle_level_;
+  float per_weight_ = 0; // 1 / sum m
+  wide low_{}, high_{}, mean_{}, variance_{}, least_{};
+  wide best_scale_{}, best_zero_{}, best_error_{};
+};
+
+template <class Grid>
+struct fit_loop {
+  template <std::size_t W>
+  SINQ_INLINE static void run(const Grid& grid, const lane_block& block, const fit_options& options,
+                              const fit_bounds& bounds, lane_fit& to) {
+    for (std::size_t lane = 0; lane < fit_lanes; lane += W) {
+      group_search<Grid, W> search{grid, block, lane, bounds};
+      search.run(options);
+      search.write(lane, to);
+    }
+  }
+};
+
+/// Scales and zero points of 16 groups: the best of several ranges, each after one step of least squares, then more
+/// steps.   minimise sum m (x - s (level - z))^2 over s, z and levels
+/// @param block  |x| below 2^64, so that nothing overflows
+/// Numerics: f32; errors from the differences between positions and levels, so that nothing cancels.
+template <class Grid>
+[[nodiscard]] lane_fit fit_groups(const Grid& grid, const lane_block& block, const fit_options& options,
+                                  const fit_bounds& bounds) {
+  lane_fit found;
+  run_wide<fit_loop<Grid>>(grid, block, options, bounds, found);
+  return found;
 }
 
-/// Errors sum m (x - s (q - z))^2 of 16 groups whose scales and zero points are given. A scale of 0 stands for zeros.
+template <class Grid>
+struct error_loop {
+  template <std::size_t W>
+  SINQ_INLINE static void run(const Grid& grid, const lane_block& block, const float_lanes& scales,
+                              const float_lanes& zeros, float_lanes& errors) {
+    for (std::size_t lane = 0; lane < fit_lanes; lane += W) {
+      vec<float, W> scale, zero, x, level, error{};
+      load(scales.data() + lane, scale);
+      load(zeros.data() + lane, zero);
+      const vec<float, W> inverse = scale == 0.0f ? vec<float, W>{} : 1.0f / scale;
+      for (std::size_t j = 0; j < block.size; ++j) {
+        load(block.values + j * fit_lanes + lane, x);
+        grid.round(x * inverse + zero, level);
+        const vec<float, W> difference = x - scale * (level - zero);
+        error += (difference * difference) * block.weights[j];
+      }
+      store(error, errors.data() + lane);
+    }
+  }
+};
+
+/// Errors sum m (x - s (level - z))^2 of 16 groups whose scales and zero points are given. A scale of 0 stands for
+/// zeros.
 template <class Grid>
 void group_errors(const Grid& grid, const lane_block& block, const float_lanes& scale, const float_lanes& zero,
-                  double_lanes& error) {
-  float_lanes inverse;
-  for (std::size_t lane = 0; lane < fit_lanes; ++lane) inverse[lane] = scale[lane] == 0 ? 0 : 1 / scale[lane];
-  error.fill(0);
-  for (std::size_t j = 0; j < block.size; ++j) {
-    const float* const x = block.values + j * fit_lanes;
-    const double m = block.weights[j];
-    for (std::size_t lane = 0; lane < fit_lanes; ++lane) {
-      const float q = grid.nearest(x[lane] * inverse[lane] + zero[lane]);
-      const double difference = x[lane] - scale[lane] * (q - zero[lane]);
-      error[lane] += m * (difference * difference);
-    }
-  }
+                  float_lanes& error) {
+  run_wide<error_loop<Grid>>(grid, block, scale, zero, error);
 }
+
+/// How a weight comes to its place on the grid: x power[0] power[1] / s + z, the powers being of two, and none of the
+/// products leaving the range of floats.
+struct grid_place {
+  std::array<float, 2> power;
+  float inverse; ///< 1 / s, or 0 for the place z
+  float zero;
+};
+
+/// Codes of n weights of one group.
+template <class Grid>
+struct code_loop {
+  template <std::size_t W>
+  SINQ_INLINE static void run(const Grid& grid, const float* x, std::size_t n, const grid_place& to,
+                              std::uint8_t* codes) {
+    std::size_t j = 0;
+    vec<float, W> values;
+    vec<std::int32_t, W> code;
+    for (; j + W <= n; j += W) {
+      load(x + j, values);
+      grid.find_codes(values * to.power[0] * to.power[1] * to.inverse + to.zero, code);
+      store(__builtin_convertvector(code, vec<std::uint8_t, W>), codes + j);
+    }
+    for (; j < n; ++j) codes[j] = grid.code(x[j] * to.power[0] * to.power[1] * to.inverse + to.zero);
+  }
+};
 
 } // namespace detail
 

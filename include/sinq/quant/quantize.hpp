@@ -14,9 +14,8 @@ namespace sinq {
 /// One line of the method table.
 struct method_info {
   method id;
-  std::string_view name;    ///< as the tool and the checkpoint spell it
-  std::string_view summary; ///< one phrase for people
-  detail::quantize_function* quantize;
+  std::string_view name;      ///< as the tool and the checkpoint spell it
+  std::string_view summary;   ///< one phrase for people
   bool has_col_scale = false; ///< makes a t
   int bits = 0;               ///< the only width it has; 0: any
   bool needs_inputs = false;  ///< fails without quantize_options::inputs
@@ -27,115 +26,120 @@ struct method_info {
   sinq::grid grid = sinq::grid::uniform;
 };
 
-/// All methods, in the order of the enumeration.
-inline constexpr std::array method_table{
-    method_info{
-        .id = method::rtn, .name = "rtn", .summary = "round to nearest", .quantize = detail::quantize_rtn<false>},
-    method_info{.id = method::sinq,
-                .name = "sinq",
-                .summary = "Sinkhorn normalisation, then round to nearest",
-                .quantize = detail::quantize_rtn<true>,
-                .has_col_scale = true},
-    method_info{.id = method::nf4,
-                .name = "nf4",
-                .summary = "NormalFloat4",
-                .quantize = detail::quantize_codebook<false, codebook::nf4>,
-                .bits = 4,
-                .grid = grid::nf4},
-    method_info{.id = method::nf3,
-                .name = "nf3",
-                .summary = "NormalFloat3",
-                .quantize = detail::quantize_codebook<false, codebook::nf3>,
-                .bits = 3,
-                .grid = grid::nf3},
-    method_info{.id = method::codebook,
-                .name = "codebook",
-                .summary = "the nearest of given levels",
-                .quantize = detail::quantize_custom<false>,
-                .needs_levels = true,
-                .grid = grid::custom},
-    method_info{.id = method::hqq,
-                .name = "hqq",
-                .summary = "half-quadratic quantization",
-                .quantize = detail::quantize_hqq,
-                .needs_zero = true},
-    method_info{.id = method::hadamard_rtn,
-                .name = "hadamard_rtn",
-                .summary = "Walsh-Hadamard rotation, then round to nearest",
-                .quantize = detail::quantize_hadamard_rtn,
-                .rotates = true},
-    method_info{.id = method::sinq_nf4,
-                .name = "sinq_nf4",
-                .summary = "Sinkhorn normalisation, then NormalFloat4",
-                .quantize = detail::quantize_codebook<true, codebook::nf4>,
-                .has_col_scale = true,
-                .bits = 4,
-                .grid = grid::nf4},
-    method_info{.id = method::sinq_nf3,
-                .name = "sinq_nf3",
-                .summary = "Sinkhorn normalisation, then NormalFloat3",
-                .quantize = detail::quantize_codebook<true, codebook::nf3>,
-                .has_col_scale = true,
-                .bits = 3,
-                .grid = grid::nf3},
-    method_info{.id = method::sinq_codebook,
-                .name = "sinq_codebook",
-                .summary = "Sinkhorn normalisation, then the nearest of given levels",
-                .quantize = detail::quantize_custom<true>,
-                .has_col_scale = true,
-                .needs_levels = true,
-                .grid = grid::custom},
-    method_info{.id = method::sinq_hqq,
-                .name = "sinq_hqq",
-                .summary = "Sinkhorn normalisation, then half-quadratic quantization",
-                .quantize = detail::quantize_sinq_hqq,
-                .has_col_scale = true,
-                .needs_zero = true},
-    method_info{.id = method::sinq_noz,
-                .name = "sinq_noz",
-                .summary = "Sinkhorn normalisation, then the reference's symmetric grid",
-                .quantize = detail::quantize_sinq_noz,
-                .has_col_scale = true,
-                .needs_zero = true},
-    method_info{.id = method::awq,
-                .name = "awq",
-                .summary = "activation-aware column factors, then round to nearest",
-                .quantize = detail::quantize_awq<false, output_loss::squared>,
-                .has_col_scale = true,
-                .needs_inputs = true},
-    method_info{.id = method::asinq,
-                .name = "asinq",
-                .summary = "Sinkhorn normalisation, then AWQ",
-                .quantize = detail::quantize_awq<true, output_loss::squared>,
-                .has_col_scale = true,
-                .needs_inputs = true},
-    method_info{.id = method::asinq_l1,
-                .name = "asinq_l1",
-                .summary = "Sinkhorn normalisation, then AWQ for the absolute error",
-                .quantize = detail::quantize_awq<true, output_loss::absolute>,
-                .has_col_scale = true,
-                .needs_inputs = true},
-    method_info{.id = method::gptq,
-                .name = "gptq",
-                .summary = "round to nearest with error feedback",
-                .quantize = detail::quantize_rtn<false>,
-                .needs_inputs = true,
-                .feedback = true},
-    method_info{.id = method::sinq_gptq,
-                .name = "sinq_gptq",
-                .summary = "Sinkhorn normalisation, then round to nearest with error feedback",
-                .quantize = detail::quantize_rtn<true>,
-                .has_col_scale = true,
-                .needs_inputs = true,
-                .feedback = true},
-    method_info{.id = method::hadamard_gptq,
-                .name = "hadamard_gptq",
-                .summary = "Walsh-Hadamard rotation, then round to nearest with error feedback",
-                .quantize = detail::quantize_hadamard_rtn,
-                .needs_inputs = true,
-                .rotates = true,
-                .feedback = true},
+namespace detail {
+
+/// A method and what stands behind it.
+struct method_entry {
+  method_info info;
+  quantize_function* quantize;
 };
+
+/// All methods, in the order of the enumeration.
+inline constexpr std::array method_entries{
+    method_entry{{.id = method::rtn, .name = "rtn", .summary = "round to nearest"}, detail::quantize_rtn<false>},
+    method_entry{{.id = method::sinq,
+                  .name = "sinq",
+                  .summary = "Sinkhorn normalisation, then round to nearest",
+                  .has_col_scale = true},
+                 detail::quantize_rtn<true>},
+    method_entry{{.id = method::nf4, .name = "nf4", .summary = "NormalFloat4", .bits = 4, .grid = grid::nf4},
+                 detail::quantize_codebook<false, codebook::nf4>},
+    method_entry{{.id = method::nf3, .name = "nf3", .summary = "NormalFloat3", .bits = 3, .grid = grid::nf3},
+                 detail::quantize_codebook<false, codebook::nf3>},
+    method_entry{{.id = method::codebook,
+                  .name = "codebook",
+                  .summary = "the nearest of given levels",
+                  .needs_levels = true,
+                  .grid = grid::custom},
+                 detail::quantize_custom<false>},
+    method_entry{{.id = method::hqq, .name = "hqq", .summary = "half-quadratic quantization", .needs_zero = true},
+                 detail::quantize_hqq},
+    method_entry{{.id = method::hadamard_rtn,
+                  .name = "hadamard_rtn",
+                  .summary = "Walsh-Hadamard rotation, then round to nearest",
+                  .rotates = true},
+                 detail::quantize_hadamard_rtn},
+    method_entry{{.id = method::sinq_nf4,
+                  .name = "sinq_nf4",
+                  .summary = "Sinkhorn normalisation, then NormalFloat4",
+                  .has_col_scale = true,
+                  .bits = 4,
+                  .grid = grid::nf4},
+                 detail::quantize_codebook<true, codebook::nf4>},
+    method_entry{{.id = method::sinq_nf3,
+                  .name = "sinq_nf3",
+                  .summary = "Sinkhorn normalisation, then NormalFloat3",
+                  .has_col_scale = true,
+                  .bits = 3,
+                  .grid = grid::nf3},
+                 detail::quantize_codebook<true, codebook::nf3>},
+    method_entry{{.id = method::sinq_codebook,
+                  .name = "sinq_codebook",
+                  .summary = "Sinkhorn normalisation, then the nearest of given levels",
+                  .has_col_scale = true,
+                  .needs_levels = true,
+                  .grid = grid::custom},
+                 detail::quantize_custom<true>},
+    method_entry{{.id = method::sinq_hqq,
+                  .name = "sinq_hqq",
+                  .summary = "Sinkhorn normalisation, then half-quadratic quantization",
+                  .has_col_scale = true,
+                  .needs_zero = true},
+                 detail::quantize_sinq_hqq},
+    method_entry{{.id = method::sinq_noz,
+                  .name = "sinq_noz",
+                  .summary = "Sinkhorn normalisation, then the reference's symmetric grid",
+                  .has_col_scale = true,
+                  .needs_zero = true},
+                 detail::quantize_sinq_noz},
+    method_entry{{.id = method::awq,
+                  .name = "awq",
+                  .summary = "activation-aware column factors, then round to nearest",
+                  .has_col_scale = true,
+                  .needs_inputs = true},
+                 detail::quantize_awq<false, output_loss::squared>},
+    method_entry{{.id = method::asinq,
+                  .name = "asinq",
+                  .summary = "Sinkhorn normalisation, then AWQ",
+                  .has_col_scale = true,
+                  .needs_inputs = true},
+                 detail::quantize_awq<true, output_loss::squared>},
+    method_entry{{.id = method::asinq_l1,
+                  .name = "asinq_l1",
+                  .summary = "Sinkhorn normalisation, then AWQ for the absolute error",
+                  .has_col_scale = true,
+                  .needs_inputs = true},
+                 detail::quantize_awq<true, output_loss::absolute>},
+    method_entry{{.id = method::gptq,
+                  .name = "gptq",
+                  .summary = "round to nearest with error feedback",
+                  .needs_inputs = true,
+                  .feedback = true},
+                 detail::quantize_rtn<false>},
+    method_entry{{.id = method::sinq_gptq,
+                  .name = "sinq_gptq",
+                  .summary = "Sinkhorn normalisation, then round to nearest with error feedback",
+                  .has_col_scale = true,
+                  .needs_inputs = true,
+                  .feedback = true},
+                 detail::quantize_rtn<true>},
+    method_entry{{.id = method::hadamard_gptq,
+                  .name = "hadamard_gptq",
+                  .summary = "Walsh-Hadamard rotation, then round to nearest with error feedback",
+                  .needs_inputs = true,
+                  .rotates = true,
+                  .feedback = true},
+                 detail::quantize_hadamard_rtn},
+};
+
+} // namespace detail
+
+/// All methods, in the order of the enumeration.
+inline constexpr auto method_table = [] {
+  std::array<method_info, detail::method_entries.size()> infos{};
+  for (std::size_t n = 0; n < infos.size(); ++n) infos[n] = detail::method_entries[n].info;
+  return infos;
+}();
 
 [[nodiscard]] constexpr const method_info& info(method id) {
   return method_table[static_cast<std::size_t>(id)];
@@ -193,23 +197,42 @@ inline constexpr std::array method_table{
   return {};
 }
 
+namespace detail {
+
+/// What quantize does. A template, so that it can be compiled in one place.
+template <class = void>
+[[nodiscard]] result<quantized_matrix> run_method(const weight_view& w, const quantize_options& options) {
+  if (result<void> ok = check_isa(); !ok) return ok.error();
+  if (result<void> ok = check_options(options); !ok) return ok.error();
+  const method_entry& chosen = method_entries[static_cast<std::size_t>(options.method)];
+  if (result<void> ok = check_quantizable(w, options.group_size); !ok) return ok.error();
+  if (chosen.info.needs_inputs && options.inputs == nullptr)
+    return make_error(errc::invalid_argument, chosen.info.name, " needs input moments, and none are given");
+  if (options.inputs != nullptr)
+    if (result<void> ok = options.inputs->check(w.cols()); !ok) return ok.error();
+  if (options.compat == compat::official) return quantize_official(w, options);
+  result<quantized_matrix> q = chosen.quantize(w, options, result_format(options, w.rows(), w.cols()));
+  if (q) q->method = chosen.info.name;
+  return finish(w, options, chosen.info.feedback, std::move(q));
+}
+
+#ifdef SINQ_SEPARATE_COMPILATION
+extern template result<quantized_matrix> run_method<void>(const weight_view&, const quantize_options&);
+#endif
+
+} // namespace detail
+
 /// Quantizes a weight matrix: the one door over all methods.
 /// @param w  [N x K] row-major of any floating type, finite; borrowed for the call
 /// @errors   errc::empty_matrix, errc::non_finite (names the first row and column), errc::invalid_argument (as
-///           check_options, and inputs that are missing or of another K), errc::cancelled, and those of the method
-/// The result does not depend on the number of threads. See the method's own class for equation and numerics.
+///           check_options, and inputs that are missing or of another K), errc::cancelled, those of check_isa and of
+///           the method
+/// The result does not depend on the number of threads, nor, but for error feedback, on the instruction set.
+/// See the method's own class for equation and numerics.
+/// Compiling it takes a compiler some 20 seconds. A program of many units compiles it once by defining
+/// SINQ_SEPARATE_COMPILATION in all of them and including sinq/compile.hpp in one.
 [[nodiscard]] inline result<quantized_matrix> quantize(const weight_view& w, const quantize_options& options = {}) {
-  if (result<void> ok = check_options(options); !ok) return ok.error();
-  const method_info& chosen = info(options.method);
-  if (result<void> ok = check_quantizable(w, options.group_size); !ok) return ok.error();
-  if (chosen.needs_inputs && options.inputs == nullptr)
-    return make_error(errc::invalid_argument, chosen.name, " needs input moments, and none are given");
-  if (options.inputs != nullptr)
-    if (result<void> ok = options.inputs->check(w.cols()); !ok) return ok.error();
-  if (options.compat == compat::official) return detail::quantize_official(w, options);
-  result<quantized_matrix> q = chosen.quantize(w, options, result_format(options, w.rows(), w.cols()));
-  if (q) q->method = chosen.name;
-  return detail::finish(w, options, chosen.feedback, std::move(q));
+  return detail::run_method<>(w, options);
 }
 
 } // namespace sinq

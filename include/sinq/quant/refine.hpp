@@ -88,35 +88,35 @@ public:
 
   void operator()() {
     if (f_.has_col_scale)
-      for (std::size_t tile = 0; tile < f_.row_tiles(); ++tile)
-        for (std::size_t g = 0; g < f_.groups(); ++g) even_out(tile, g);
+      for (std::size_t tile = 0; tile < f_.row_tiles(); ++tile) even_out(tile);
     if (const int shift = find_shift(); shift != 0) move(shift);
     if (f_.has_col_scale) round();
   }
 
 private:
-  void even_out(std::size_t tile, std::size_t g) {
-    const std::size_t height = f_.tile_height();
-    const std::size_t end = std::min(f_.rows, (tile + 1) * height);
-    double sum = 0, count = 0;
-    for (std::size_t i = tile * height; i < end; ++i)
-      if (const double reach = std::ldexp(farthest(i, g), -4); reach > 0) sum += near_log2(reach), ++count;
-    if (count == 0) return;
-    const double factor = near_exp2(sum / count);
-    for (std::size_t i = tile * height; i < end; ++i)
-      q_.scale[i * f_.groups() + g] = static_cast<float>(q_.scale[i * f_.groups() + g] / factor);
-    float* const t = q_.col_scale.data() + tile * f_.cols + g * f_.group_size;
-    for (std::size_t j = 0; j < f_.group_cols(g); ++j) t[j] = static_cast<float>(t[j] * factor);
+  void even_out(std::size_t tile) {
+    const std::size_t begin = tile * f_.tile_height();
+    const std::size_t end = std::min(f_.rows, begin + f_.tile_height());
+    std::vector<double> factor(f_.groups()), count(f_.groups());
+    for (std::size_t i = begin; i < end; ++i)
+      for (std::size_t g = 0; g < f_.groups(); ++g)
+        if (const double reach = std::ldexp(farthest(i, g), -4); reach > 0) factor[g] += near_log2(reach), ++count[g];
+    for (std::size_t g = 0; g < f_.groups(); ++g) factor[g] = count[g] == 0 ? 1 : near_exp2(factor[g] / count[g]);
+    for (std::size_t i = begin; i < end; ++i)
+      for (std::size_t g = 0; g < f_.groups(); ++g)
+        q_.scale[i * f_.groups() + g] = static_cast<float>(double{q_.scale[i * f_.groups() + g]} / factor[g]);
+    float* const t = q_.col_scale.data() + tile * f_.cols;
+    for (std::size_t j = 0; j < f_.cols; ++j) t[j] = static_cast<float>(t[j] * factor[j / f_.group_size]);
   }
 
-  /// The largest |s (level - z)| of a group: how far its weights over t reach, whatever its scale.
+  /// How far from 0 the levels of a group reach, whatever its scale; 0 for a group of zeros.
   [[nodiscard]] double farthest(std::size_t i, std::size_t g) const {
     const auto codes = q_.code_matrix().row(i).subspan(g * f_.group_size, f_.group_cols(g));
-    const auto [low, high] = std::minmax_element(codes.begin(), codes.end());
-    const double zero = q_.zero_at(i, g);
+    const float zero = q_.zero_at(i, g);
     const std::span<const float> levels = q_.levels();
+    if (std::all_of(codes.begin(), codes.end(), [&](std::uint8_t code) { return levels[code] == zero; })) return 0;
     return std::fabs(double{q_.scale[i * f_.groups() + g]}) *
-           std::max(std::fabs(levels[*low] - zero), std::fabs(levels[*high] - zero));
+           double{std::max(std::fabs(levels.front() - zero), std::fabs(levels.back() - zero))};
   }
 
   /// The binary logarithm, linear between powers of two, and its inverse: the same on every machine.
@@ -175,6 +175,7 @@ template <class Grid>
   const auto fit_block = [&](std::size_t begin, std::size_t end) -> result<void> {
     row_fitter<Grid> fitter{q, grid, fit, search};
     std::vector<float> values(fit_lanes * f.cols);
+    std::vector<float> inverse(f.has_col_scale ? f.cols : 0);
     for (std::size_t n = begin; n < end; ++n) {
       const std::size_t tile = n / blocks;
       const std::size_t i0 = tile * height + n % blocks * fit_lanes;
@@ -182,10 +183,12 @@ template <class Grid>
       if (i0 >= i1) continue;
       const matrix_view<float> rows{values.data(), i1 - i0, f.cols};
       load_rows(w, f, i0, rows);
-      if (f.has_col_scale)
-        for (std::size_t i = 0; i < rows.rows(); ++i)
-          for (std::size_t j = 0; j < f.cols; ++j)
-            if (const float t = q.col_scale[tile * f.cols + j]; t != 0) rows(i, j) /= t;
+      for (std::size_t j = 0; j < inverse.size(); ++j) {
+        const float t = q.col_scale[tile * f.cols + j];
+        inverse[j] = t == 0 ? 1 : 1 / t;
+      }
+      for (std::size_t i = 0; i < rows.rows(); ++i)
+        for (std::size_t j = 0; j < inverse.size(); ++j) values[i * f.cols + j] *= inverse[j];
       fitter(i0, rows, weights[tile]);
     }
     return {};

@@ -15,18 +15,19 @@ SINQ_SEPARATE_ROUNDING_BEGIN
 namespace sinq::detail {
 
 /// Value with the precision of its storage type and any exponent: `pack` moves what its range lacks into t.
-[[nodiscard]] inline float round_precision(aux_dtype aux, double value) {
-  if (value == 0 || aux == aux_dtype::f32) return static_cast<float>(value);
-  int exponent = 0;
-  const double mantissa = std::frexp(value, &exponent);
-  return static_cast<float>(std::ldexp(double{as_stored(static_cast<float>(mantissa), storage(aux))}, exponent));
+/// @pre |value| < 2^110
+[[nodiscard]] inline float round_precision(aux_dtype aux, float value) {
+  if (aux == aux_dtype::f32) return value;
+  const float factor = aux == aux_dtype::f16 ? 0x1p13f + 1 : 0x1p16f + 1; // Dekker's splitting: f32 has 24 bits
+  const float scaled = value * factor;
+  return scaled - (scaled - value);
 }
 
 /// The smallest number of that precision that is not below value. @pre value >= 0
 [[nodiscard]] inline float round_precision_up(aux_dtype aux, double value) {
-  const float rounded = round_precision(aux, value);
+  const float rounded = round_precision(aux, static_cast<float>(value));
   const double step = aux == aux_dtype::bf16 ? 0x1p-8 : aux == aux_dtype::f16 ? 0x1p-11 : 0x1p-24;
-  return double{rounded} >= value ? rounded : round_precision(aux, value * (1 + 2 * step));
+  return double{rounded} >= value ? rounded : round_precision(aux, static_cast<float>(value * (1 + 2 * step)));
 }
 
 /// Fits scales, zero points and codes of up to 16 rows to what will be stored: the scratch of one task.
@@ -41,14 +42,13 @@ public:
   /// @param search  false: keep the scales and zero points that q has, but for what storage changes
   row_fitter(quantized_matrix& q, const Grid& grid, const fit_options& options, bool search)
       : q_{q}, f_{q.format}, grid_{grid}, options_{options}, search_{search},
-        fixed_zero_{f_.has_zero ? std::numeric_limits<float>::quiet_NaN() : f_.symmetric_zero()},
-        max_zero_{f_.zero_bits != 0 ? 2 * std::max(std::fabs(grid.lowest()), std::fabs(grid.highest()))
-                                    : max_zero(f_.aux)} {
+        bounds_{f_.has_zero ? std::numeric_limits<float>::quiet_NaN() : f_.symmetric_zero(),
+                f_.zero_bits != 0 ? 2 * std::max(std::fabs(grid.lowest()), std::fabs(grid.highest()))
+                                  : max_zero(f_.aux)} {
     const std::size_t span =
         f_.scale_bits != 0 || f_.zero_bits != 0 ? (f_.super_group == 0 ? f_.groups() : f_.super_group) : 1;
     groups_at_once_ = span;
     fits_.resize(span);
-    means_.resize(span);
     values_.resize(span * f_.group_size * fit_lanes);
   }
 
@@ -63,7 +63,7 @@ public:
       for (std::size_t g = g0; g < g1; ++g) find(g, g - g0, block(g, g0, weights));
       set_scale_base(g0, g1);
       set_zero_base(g0, g1);
-      for (std::size_t g = g0; g < g1; ++g) store(g, g - g0, block(g, g0, weights));
+      for (std::size_t g = g0; g < g1; ++g) choose(g, g - g0, block(g, g0, weights), rows);
     }
   }
 
@@ -80,43 +80,41 @@ private:
     const std::size_t end = (g1 - 1) * f_.group_size + f_.group_cols(g1 - 1);
     for (std::size_t lane = 0; lane < fit_lanes; ++lane) {
       const std::span<const float> row = rows.row(std::min(lane, count_ - 1)).subspan(begin, end - begin);
-      float most = 0;
-      for (const float value : row) most = std::max(most, std::fabs(value));
+      const auto [low, high] = low_and_high(row);
+      const float most = std::max(-low, high);
       exponent_[lane] = most == 0 ? 0 : std::ilogb(most);
-      if (exponent_[lane] >= -100 && exponent_[lane] <= 100) {
-        const float factor = std::ldexp(1.0f, -exponent_[lane]);
-        for (std::size_t j = 0; j < row.size(); ++j) values_[j * fit_lanes + lane] = row[j] * factor;
-      } else {
-        for (std::size_t j = 0; j < row.size(); ++j)
-          values_[j * fit_lanes + lane] = std::ldexp(row[j], -exponent_[lane]);
-      }
+      factor_[lane] = {std::ldexp(1.0f, -exponent_[lane] / 2),
+                       std::ldexp(1.0f, -(exponent_[lane] - exponent_[lane] / 2))};
     }
+    for (std::size_t j = begin; j < end; j += f_.group_size)
+      for (std::size_t lane = 0; lane < fit_lanes; ++lane) {
+        const std::span<const float> row =
+            rows.row(std::min(lane, count_ - 1)).subspan(j, std::min(f_.group_size, end - j));
+        float* const to = values_.data() + (j - begin) * fit_lanes + lane;
+        for (std::size_t k = 0; k < row.size(); ++k) to[k * fit_lanes] = row[k] * factor_[lane][0] * factor_[lane][1];
+      }
   }
 
   void find(std::size_t g, std::size_t at, const lane_block& b) {
-    const group_sums sums{b};
-    if (search_) {
-      fits_[at] = fit_groups(grid_, b, sums, options_, fixed_zero_, max_zero_);
-    } else {
-      for (std::size_t lane = 0; lane < fit_lanes; ++lane) {
-        const std::size_t i = lane_row(lane);
-        const double s = std::ldexp(double{q_.scale[i * f_.groups() + g]}, -exponent_[lane]);
-        const double most = std::max(std::fabs(sums.low[lane]), std::fabs(sums.high[lane]));
-        const double least = f_.has_zero ? most / max_zero_ : 0; // with fewer zero points than the method had
-        const double middle = (static_cast<double>(sums.high[lane]) + sums.low[lane]) / 2;
-        fits_[at].scale[lane] = std::max(s, least);
-        fits_[at].offset[lane] = s >= least ? -s * double{q_.zero_at(i, g)}
-                                            : middle - least * (double{grid_.lowest()} + grid_.highest()) / 2;
-      }
-    }
+    fits_[at] =
+        fit_groups(grid_, b, search_ ? options_ : fit_options{.candidates = 0, .shifts = 0, .iterations = 0}, bounds_);
+    lane_fit& fit = fits_[at];
     for (std::size_t lane = 0; lane < fit_lanes; ++lane) {
-      means_[at][lane] = sums.value[lane] / sums.weight;
-      if (sums.square[lane] == 0) fits_[at].scale[lane] = fits_[at].offset[lane] = 0;
+      if (!search_) keep(g, lane, fit);
+      if (fit.low[lane] == 0 && fit.high[lane] == 0) fit.scale[lane] = 0;
     }
   }
 
-  [[nodiscard]] float stored(double value, std::size_t lane) const {
-    return std::ldexp(round_precision(f_.aux, std::ldexp(value, exponent_[lane])), -exponent_[lane]);
+  /// The scale and zero point that are there, or, with fewer zero points than the method had, coarser ones.
+  void keep(std::size_t g, std::size_t lane, lane_fit& fit) const {
+    const std::size_t i = lane_row(lane);
+    const float most = std::max(-fit.low[lane], fit.high[lane]);
+    const float least = f_.has_zero ? most / bounds_.max_zero : 0.0f;
+    fit.scale[lane] = std::ldexp(q_.scale[i * f_.groups() + g], -exponent_[lane]);
+    fit.zero[lane] = q_.zero_at(i, g);
+    if (fit.scale[lane] >= least) return;
+    fit.scale[lane] = least;
+    fit.zero[lane] = (grid_.lowest() + grid_.highest() - (fit.low[lane] + fit.high[lane]) / least) / 2;
   }
 
   void set_scale_base(std::size_t g0, std::size_t g1) {
@@ -124,9 +122,9 @@ private:
     if (f_.scale_bits == 0) return;
     for (std::size_t lane = 0; lane < fit_lanes; ++lane) {
       double most = 0;
-      for (std::size_t g = g0; g < g1; ++g) most = std::max(most, fits_[g - g0].scale[lane]);
+      for (std::size_t g = g0; g < g1; ++g) most = std::max(most, double{fits_[g - g0].scale[lane]});
       const float least = f_.aux == aux_dtype::f16 ? 0x1p-14f : std::numeric_limits<float>::min();
-      float base = round_precision_up(f_.aux, std::ldexp(most / max_code(f_.scale_bits), exponent_[lane]));
+      float base = std::ldexp(round_precision_up(f_.aux, most / max_code(f_.scale_bits)), exponent_[lane]);
       if (most != 0) base = std::max(base, least);
       scale_base_[lane] = std::ldexp(base, -exponent_[lane]);
       if (lane < count_) q_.scale_base[lane_row(lane) * f_.super_groups() + f_.super_group_of(g0)] = base;
@@ -137,7 +135,7 @@ private:
   [[nodiscard]] float scale_candidate(std::size_t at, std::size_t lane, bool up) const {
     const double s = fits_[at].scale[lane];
     if (s == 0) return 0;
-    if (f_.scale_bits == 0) return stored(s, lane);
+    if (f_.scale_bits == 0) return round_precision(f_.aux, fits_[at].scale[lane]);
     const double place = s / scale_base_[lane];
     const double u = std::clamp(up ? std::ceil(place) : std::floor(place), 1.0, double(max_code(f_.scale_bits)));
     return scale_base_[lane] * static_cast<float>(u);
@@ -145,11 +143,11 @@ private:
 
   /// The zero point that suits a lane's levels best at another scale: mean level - mean x / s.
   [[nodiscard]] double best_zero(std::size_t at, std::size_t lane, float scale) const {
-    if (scale == 0) return f_.symmetric_zero();
-    const double mean_level = (means_[at][lane] - fits_[at].offset[lane]) / fits_[at].scale[lane];
-    const double zero =
-        search_ ? mean_level - means_[at][lane] / scale : -fits_[at].offset[lane] / fits_[at].scale[lane];
-    return std::clamp(zero, double{-max_zero_}, double{max_zero_});
+    const lane_fit& fit = fits_[at];
+    if (scale == 0 || fit.scale[lane] == 0) return f_.symmetric_zero();
+    double zero = fit.zero[lane];
+    if (search_) zero += double{fit.mean[lane]} / double{fit.scale[lane]} - double{fit.mean[lane]} / double{scale};
+    return std::clamp(zero, double{-bounds_.max_zero}, double{bounds_.max_zero});
   }
 
   void set_zero_base(std::size_t g0, std::size_t g1) {
@@ -179,10 +177,9 @@ private:
   }
 
   /// Chooses among the candidates and writes scale, zero point and codes.
-  void store(std::size_t g, std::size_t at, const lane_block& b) {
-    float_lanes scale, zero, best_scale, best_zero_point;
-    double_lanes error, best;
-    best.fill(std::numeric_limits<double>::infinity());
+  void choose(std::size_t g, std::size_t at, const lane_block& b, matrix_view<const float> rows) {
+    float_lanes scale, zero, best_scale, best_zero_point, error{}, best;
+    best.fill(std::numeric_limits<float>::infinity());
     const int scale_choices = f_.scale_bits != 0 ? 2 : 1;
     const int zero_choices = f_.has_zero && f_.zero_bits != 0 ? 2 : 1;
     for (int choice = 0; choice < scale_choices * zero_choices; ++choice) {
@@ -198,15 +195,18 @@ private:
           best_zero_point[lane] = zero[lane];
         }
     }
-    for (std::size_t lane = 0; lane < count_; ++lane) {
-      const std::size_t i = lane_row(lane);
-      q_.scale[i * f_.groups() + g] = std::ldexp(best_scale[lane], exponent_[lane]);
-      if (f_.has_zero) q_.zero[i * f_.groups() + g] = best_zero_point[lane];
-      const float inverse = best_scale[lane] == 0 ? 0 : 1 / best_scale[lane];
-      std::uint8_t* const codes = q_.codes.data() + i * f_.cols + g * f_.group_size;
-      for (std::size_t j = 0; j < b.size; ++j)
-        codes[j] = grid_.code(b.values[j * fit_lanes + lane] * inverse + best_zero_point[lane]);
-    }
+    for (std::size_t lane = 0; lane < count_; ++lane)
+      write(g, lane, best_scale[lane], best_zero_point[lane], rows.row(lane));
+  }
+
+  void write(std::size_t g, std::size_t lane, float scale, float zero, std::span<const float> row) {
+    const std::size_t i = lane_row(lane);
+    const std::size_t begin = g * f_.group_size;
+    q_.scale[i * f_.groups() + g] = std::ldexp(scale, exponent_[lane]);
+    if (f_.has_zero) q_.zero[i * f_.groups() + g] = zero;
+    const grid_place place{factor_[lane], scale == 0 ? 0 : 1 / scale, zero};
+    run_wide<code_loop<Grid>>(grid_, row.data() + begin, f_.group_cols(g), place,
+                              q_.codes.data() + i * f_.cols + begin);
   }
 
   quantized_matrix& q_;
@@ -214,15 +214,14 @@ private:
   const Grid& grid_;
   fit_options options_;
   bool search_;
-  float fixed_zero_;
-  float max_zero_;
+  fit_bounds bounds_;
   std::size_t groups_at_once_ = 1;
   std::size_t row_begin_ = 0;
   std::size_t count_ = 0;
   std::vector<lane_fit> fits_;
-  std::vector<double_lanes> means_;
   std::vector<float> values_;
   std::array<int, fit_lanes> exponent_{};
+  std::array<std::array<float, 2>, fit_lanes> factor_{}; ///< two halves of 2^-exponent
   float_lanes scale_base_{}, zero_base_{};
 };
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "../core/convert.hpp"
+#include "grids.hpp"
 #include "quantizer.hpp"
 
 #include <algorithm>
@@ -45,16 +46,47 @@ namespace detail {
   return 0x1p22f;
 }
 
-/// The smallest and largest of some weights.
+struct range_loop {
+  template <std::size_t W>
+  SINQ_INLINE static void run(const float* w, std::size_t n, std::pair<float, float>& found) {
+    found = {w[0], w[0]};
+    vec<float, W> low = vec<float, W>{} + w[0], high = low, x;
+    std::size_t k = 0;
+    for (; k + W <= n; k += W) {
+      load(w + k, x);
+      low = x < low ? x : low;
+      high = x > high ? x : high;
+    }
+    for (; k < n; ++k) found = {std::min(found.first, w[k]), std::max(found.second, w[k])};
+    for (std::size_t lane = 0; lane < W; ++lane)
+      found = {std::min<float>(found.first, low[lane]), std::max<float>(found.second, high[lane])};
+  }
+};
+
+/// The smallest and largest of some weights; which zero, if both are there, is not said.
 /// @pre not empty, no NaN
 [[nodiscard]] inline std::pair<float, float> low_and_high(std::span<const float> w) {
-  std::pair<float, float> found{w[0], w[0]};
-  for (const float value : w) {
-    found.first = std::min(found.first, value);
-    found.second = std::max(found.second, value);
-  }
+  std::pair<float, float> found;
+  run_wide<range_loop>(w.data(), w.size(), found);
   return found;
 }
+
+/// Codes nearest to w / s + z, half to even, of a uniform grid.
+struct nearest_loop {
+  template <std::size_t W>
+  SINQ_INLINE static void run(const float* w, std::size_t n, const group_params& fit, const uniform_grid& grid,
+                              std::uint8_t* codes) {
+    vec<float, W> x;
+    vec<std::int32_t, W> code;
+    std::size_t k = 0;
+    for (; k + W <= n; k += W) {
+      load(w + k, x);
+      grid.find_codes(x / fit.scale + fit.zero, code);
+      store(__builtin_convertvector(code, vec<std::uint8_t, W>), codes + k);
+    }
+    for (; k < n; ++k) codes[k] = grid.code(w[k] / fit.scale + fit.zero);
+  }
+};
 
 } // namespace detail
 
@@ -113,7 +145,7 @@ public:
       std::fill(codes.begin(), codes.end(), static_cast<std::uint8_t>(max_code(bits_) / 2));
       return fit;
     }
-    for (std::size_t k = 0; k < w.size(); ++k) codes[k] = nearest_code(w[k] / fit.scale + fit.zero);
+    detail::run_wide<detail::nearest_loop>(w.data(), w.size(), fit, detail::uniform_grid{levels_}, codes.data());
     return fit;
   }
 
@@ -125,7 +157,7 @@ private:
     const float step = is_finite(range) ? range / levels_ : high / levels_ - low / levels_;
     const float scale = std::max({step, most / detail::max_zero(options_.aux), std::numeric_limits<float>::min()});
     const float zero = -(low / scale);
-    if (options_.zero == zero_mode::fractional) return {scale, detail::as_stored(zero, storage(options_.aux))};
+    if (options_.zero == zero_mode::fractional) return {scale, detail::as_stored(zero, storage(options_.aux)) + 0.0f};
     return {scale, std::nearbyint(zero) + 0.0f}; // + 0: no negative zero
   }
 
@@ -144,12 +176,6 @@ private:
     for (std::size_t k = 0; k < w.size(); ++k)
       codes[k] = static_cast<std::uint8_t>((std::bit_cast<std::uint32_t>(w[k] / scale + 0x1.8p23f) + middle) & 0xffu);
     return {scale, static_cast<float>(middle)};
-  }
-
-  /// Nearest integer, half to even, of a value clamped to the codes: adding 2^23 leaves it in the low mantissa bits.
-  [[nodiscard]] std::uint8_t nearest_code(float position) const {
-    const float clamped = std::min(std::max(position, 0.0f), levels_);
-    return static_cast<std::uint8_t>(std::bit_cast<std::uint32_t>(clamped + 0x1p23f) & 0xffu);
   }
 
   int bits_;

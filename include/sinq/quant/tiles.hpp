@@ -17,34 +17,73 @@ namespace detail {
   return std::clamp<std::size_t>((std::size_t{1} << 18) / tile_cols, 1, rows);
 }
 
-/// Copies the result of one tile, whose first element is (i0, j0), into that of the whole matrix.
-inline void place(const quantized_matrix& tile, std::size_t i0, std::size_t j0, quantized_matrix& whole) {
-  const std::size_t groups = whole.format.groups();
-  const std::size_t tile_groups = tile.format.groups();
-  const std::size_t g0 = j0 / whole.format.group_size;
-  for (std::size_t i = 0; i < tile.format.rows; ++i) {
-    std::copy_n(tile.codes.data() + i * tile.format.cols, tile.format.cols,
-                whole.codes.data() + (i0 + i) * whole.format.cols + j0);
-    std::copy_n(tile.scale.begin() + static_cast<std::ptrdiff_t>(i * tile_groups), tile_groups,
-                whole.scale.begin() + static_cast<std::ptrdiff_t>((i0 + i) * groups + g0));
-    if (whole.format.has_zero)
-      std::copy_n(tile.zero.begin() + static_cast<std::ptrdiff_t>(i * tile_groups), tile_groups,
-                  whole.zero.begin() + static_cast<std::ptrdiff_t>((i0 + i) * groups + g0));
-  }
-  if (whole.format.has_col_scale)
-    std::copy(tile.col_scale.begin(), tile.col_scale.end(),
-              whole.col_scale.begin() +
-                  static_cast<std::ptrdiff_t>(whole.format.row_tile(i0) * whole.format.cols + j0));
-}
-
 /// Reads a block of weights as floats; false if one of them is not finite.
 [[nodiscard]] inline bool load_finite(const weight_view& w, std::size_t i0, std::size_t j0, matrix_view<float> to) {
   bool finite = true;
   for (std::size_t i = 0; i < to.rows(); ++i) {
     w.load(i0 + i, j0, to.row(i));
-    for (const float value : to.row(i)) finite &= is_finite(value);
+    finite &= all_finite(to.row(i));
   }
   return finite;
+}
+
+/// Some neighbouring tiles, side by side in the same rows, that one task quantizes. They are read and written together,
+/// row by row: a row of a single tile is a few cache lines of a page, and pages are dear.
+class tile_bundle {
+public:
+  /// @param i0, j0  the first row and column of the first tile, of rows x cols; the last tile may be narrower
+  tile_bundle(std::size_t i0, std::size_t j0, std::size_t rows, std::size_t cols, std::size_t all_cols)
+      : i0_{i0}, j0_{j0}, rows_{rows}, cols_{cols}, all_cols_{all_cols}, values_(rows * all_cols) {}
+
+  [[nodiscard]] std::size_t size() const { return (all_cols_ + cols_ - 1) / cols_; }
+  /// The weights of a tile, once they are loaded.
+  [[nodiscard]] matrix_view<float> tile(std::size_t n) {
+    return {values_.data() + n * rows_ * cols_, rows_, std::min(cols_, all_cols_ - n * cols_)};
+  }
+
+  /// Reads all tiles; false if a weight is not finite.
+  [[nodiscard]] bool load(const weight_view& w) {
+    if (size() == 1) return load_finite(w, i0_, j0_, tile(0));
+    bool finite = true;
+    std::vector<float> row(all_cols_);
+    for (std::size_t i = 0; i < rows_; ++i) {
+      w.load(i0_ + i, j0_, row);
+      finite &= all_finite(row);
+      for (std::size_t n = 0; n < size(); ++n) {
+        const matrix_view<float> to = tile(n);
+        std::copy_n(row.data() + n * cols_, to.cols(), to.data() + i * to.cols());
+      }
+    }
+    return finite;
+  }
+
+  /// Copies the results of the tiles into that of the whole matrix.
+  void place(std::span<const quantized_matrix> tiles, quantized_matrix& whole) const {
+    const std::size_t groups = whole.format.groups();
+    for (std::size_t i = 0; i < rows_; ++i) {
+      std::uint8_t* code = whole.codes.data() + (i0_ + i) * whole.format.cols + j0_;
+      std::size_t group = (i0_ + i) * groups + j0_ / whole.format.group_size;
+      for (const quantized_matrix& tile : tiles) {
+        code = std::copy_n(tile.codes.data() + i * tile.format.cols, tile.format.cols, code);
+        for (std::size_t g = 0; g < tile.format.groups(); ++g, ++group) {
+          whole.scale[group] = tile.scale[i * tile.format.groups() + g];
+          if (whole.format.has_zero) whole.zero[group] = tile.zero[i * tile.format.groups() + g];
+        }
+      }
+    }
+    if (!whole.format.has_col_scale) return;
+    float* t = whole.col_scale.data() + whole.format.row_tile(i0_) * whole.format.cols + j0_;
+    for (const quantized_matrix& tile : tiles) t = std::copy(tile.col_scale.begin(), tile.col_scale.end(), t);
+  }
+
+private:
+  std::size_t i0_, j0_, rows_, cols_, all_cols_;
+  std::vector<float> values_;
+};
+
+/// Tiles in a bundle: up to eight of 8 MiB of floats in all, and few enough that the tasks are many.
+[[nodiscard]] constexpr std::size_t tiles_at_once(std::size_t tile_elements, std::size_t groups) {
+  return std::clamp<std::size_t>(std::min((std::size_t{1} << 21) / tile_elements, groups / 8), 1, 8);
 }
 
 /// The error for a matrix of which load_finite has found a part that is not finite.
@@ -73,7 +112,7 @@ inline void place(const quantized_matrix& tile, std::size_t i0, std::size_t j0, 
 /// @param q       called with tiles of floats, each of one group
 /// @errors        errc::empty_matrix, errc::non_finite (the first row and column in row-major order), errc::cancelled,
 ///                and those of q
-/// Memory: beside the result, the tiles in flight.
+/// Memory: beside the result, the tiles in flight, up to eight of 8 MiB in all for each thread, or one that is larger.
 template <quantizer Q>
 [[nodiscard]] result<quantized_matrix> quantize_tiles(const weight_view& w, const matrix_format& format,
                                                       std::string method, const Q& q, const run_options& run = {}) {
@@ -84,21 +123,24 @@ template <quantizer Q>
                            : Q::row_independent  ? detail::tile_rows(w.rows(), cols)
                                                  : w.rows();
   const std::size_t row_tiles = (w.rows() + rows - 1) / rows;
-  const auto quantize_tile = [&](std::size_t tile, std::size_t) -> result<void> {
-    const std::size_t i0 = tile % row_tiles * rows;
-    const std::size_t j0 = tile / row_tiles * cols;
-    const std::size_t tile_rows = std::min(rows, w.rows() - i0);
-    const std::size_t tile_cols = std::min(cols, w.cols() - j0);
-    std::vector<float> values(tile_rows * tile_cols);
-    if (!detail::load_finite(w, i0, j0, {values.data(), tile_rows, tile_cols}))
-      return make_error(errc::non_finite, "non-finite weight");
-    const result<quantized_matrix> part = q(matrix_view<const float>{values.data(), tile_rows, tile_cols});
-    if (!part) return part.error();
-    SINQ_ASSERT(part->format.has_zero == format.has_zero && part->format.has_col_scale == format.has_col_scale);
-    detail::place(*part, i0, j0, out);
+  const std::size_t bundle_cols = detail::tiles_at_once(rows * cols, format.groups()) * cols;
+  const std::size_t bundles = (w.cols() + bundle_cols - 1) / bundle_cols;
+  const auto quantize_bundle = [&](std::size_t n, std::size_t) -> result<void> {
+    const std::size_t i0 = n % row_tiles * rows;
+    const std::size_t j0 = n / row_tiles * bundle_cols;
+    detail::tile_bundle bundle{i0, j0, std::min(rows, w.rows() - i0), cols, std::min(bundle_cols, w.cols() - j0)};
+    if (!bundle.load(w)) return make_error(errc::non_finite, "non-finite weight");
+    std::vector<quantized_matrix> parts;
+    for (std::size_t tile = 0; tile < bundle.size(); ++tile) {
+      result<quantized_matrix> part = q(matrix_view<const float>{bundle.tile(tile)});
+      if (!part) return std::move(part).error();
+      SINQ_ASSERT(part->format.has_zero == format.has_zero && part->format.has_col_scale == format.has_col_scale);
+      parts.push_back(*std::move(part));
+    }
+    bundle.place(parts, out);
     return {};
   };
-  result<void> done = parallel_for(run.on(), row_tiles * format.groups(), 1, quantize_tile, run.progress);
+  result<void> done = parallel_for(run.on(), row_tiles * bundles, 1, quantize_bundle, run.progress);
   if (done) return out;
   if (done.error().code != errc::non_finite) return done.error();
   return detail::non_finite_weight(w);

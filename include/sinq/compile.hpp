@@ -1,0 +1,12 @@
+#pragma once
+
+/// For the one unit of a program that compiles what all others, in which SINQ_SEPARATE_COMPILATION is defined, only
+/// declare. Without that macro every unit compiles all that it uses, and this header is not needed.
+
+#include "quant/quantize.hpp"
+
+namespace sinq::detail {
+
+template result<quantized_matrix> run_method<void>(const weight_view&, const quantize_options&);
+
+} // namespace sinq::detail

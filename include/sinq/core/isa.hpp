@@ -1,0 +1,120 @@
+#pragma once
+
+#include "error.hpp"
+
+#include <array>
+#include <atomic>
+#include <cstdint>
+#include <cstdlib>
+#include <string_view>
+
+#if defined(__x86_64__) && (defined(__GNUC__) || defined(__clang__))
+#define SINQ_X86 1
+#else
+#define SINQ_X86 0
+#endif
+
+namespace sinq {
+
+/// Instruction sets that the hot loops are compiled for; which one runs is chosen at run time.
+/// All give the same bits.
+enum class isa : std::uint8_t {
+  scalar, ///< one element at a time, in whatever the compiler was told to use
+  neon,   ///< AArch64: 4 floats at a time
+  avx2,   ///< x86-64 with AVX2 and FMA: 8 floats at a time
+  avx512, ///< x86-64 with AVX-512 F, BW, DQ and VL: 16 floats at a time
+};
+
+/// One line of the table of instruction sets.
+struct isa_info {
+  isa id;
+  std::string_view name; ///< as SINQ_ISA spells it
+  bool (*is_here)();     ///< whether this processor has it and the library was compiled for it
+};
+
+/// All instruction sets, in the order of the enumeration; the last one that is here is the fastest.
+inline constexpr std::array isa_table {
+  isa_info{isa::scalar, "scalar", [] { return true; }},
+#if defined(__aarch64__)
+      isa_info{isa::neon, "neon", [] { return true; }},
+#else
+      isa_info{isa::neon, "neon", [] { return false; }},
+#endif
+#if SINQ_X86
+      isa_info{isa::avx2, "avx2",
+               [] { return __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0; }},
+      isa_info{isa::avx512, "avx512", [] {
+                 return __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512bw") != 0 &&
+                        __builtin_cpu_supports("avx512dq") != 0 && __builtin_cpu_supports("avx512vl") != 0;
+               }},
+#else
+      isa_info{isa::avx2, "avx2", [] { return false; }}, isa_info{isa::avx512, "avx512", [] { return false; }},
+#endif
+};
+
+[[nodiscard]] constexpr std::string_view to_string(isa id) {
+  return isa_table[static_cast<std::size_t>(id)].name;
+}
+/// Whether loops can run on it here.
+[[nodiscard]] inline bool is_here(isa id) {
+  return isa_table[static_cast<std::size_t>(id)].is_here();
+}
+
+/// The instruction set of that name.
+/// @errors  errc::invalid_argument (no such name), errc::unsupported (this processor lacks it); names those that are
+/// here
+[[nodiscard]] inline result<isa> find_isa(std::string_view name) {
+  std::string here;
+  for (const isa_info& entry : isa_table)
+    if (entry.is_here()) here.append(here.empty() ? "" : ", ").append(entry.name);
+  for (const isa_info& entry : isa_table) {
+    if (entry.name != name) continue;
+    if (entry.is_here()) return entry.id;
+    return make_error(errc::unsupported, "instruction set ", name, " is not there on this machine, which has ", here);
+  }
+  return make_error(errc::invalid_argument, "instruction set \"", name, "\" is unknown; this machine has ", here);
+}
+
+namespace detail {
+
+/// What the environment asks for by SINQ_ISA, or else the fastest that is here. Asked once.
+[[nodiscard]] inline const result<isa>& isa_of_environment() {
+  static const result<isa> chosen = []() -> result<isa> {
+    const char* const asked = std::getenv("SINQ_ISA");
+    if (asked != nullptr && *asked != '\0') {
+      result<isa> found = find_isa(asked);
+      return found ? found : std::move(found).error().in("SINQ_ISA");
+    }
+    isa fastest = isa::scalar;
+    for (const isa_info& entry : isa_table)
+      if (entry.is_here()) fastest = entry.id;
+    return fastest;
+  }();
+  return chosen;
+}
+
+/// The instruction set in use.
+[[nodiscard]] inline std::atomic<isa>& isa_in_use() {
+  static std::atomic<isa> used{isa_of_environment() ? *isa_of_environment() : isa::scalar};
+  return used;
+}
+
+} // namespace detail
+
+/// The instruction set that loops run on: what SINQ_ISA asks for, the fastest that is here, or what use_isa was told.
+[[nodiscard]] inline isa current_isa() {
+  return detail::isa_in_use().load(std::memory_order_relaxed);
+}
+/// Whether the environment's SINQ_ISA, if it is set, can be obeyed; every door of the library asks this first.
+/// @errors  those of find_isa
+[[nodiscard]] inline result<void> check_isa() {
+  if (const result<isa>& chosen = detail::isa_of_environment(); !chosen) return chosen.error();
+  return {};
+}
+/// Makes loops that start from now on run on that instruction set, in the whole process. @pre is_here(id)
+inline void use_isa(isa id) {
+  SINQ_ASSERT(is_here(id));
+  detail::isa_in_use().store(id, std::memory_order_relaxed);
+}
+
+} // namespace sinq

@@ -1,0 +1,104 @@
+#pragma once
+
+#include "config.hpp"
+#include "isa.hpp"
+
+#include <algorithm>
+#include <cstddef>
+#include <utility>
+
+/// Loops that are written once, over vectors of W elements, and compiled for every instruction set:
+///
+///   struct halve {                                                   // a loop: run<W> for any power of two W
+///     template <std::size_t W>
+///     SINQ_INLINE static void run(const float* from, float* to, std::size_t n) {
+///       vec<float, W> x;
+///       for (std::size_t j = 0; j < n; j += W) load(from + j, x), store(x * 0.5f, to + j);
+///     }
+///   };
+///   detail::run_wide<halve>(from, to, n);                            // W = 1, 4, 8 or 16: that of current_isa()
+///
+/// Everything that a loop calls must be SINQ_INLINE, or it is compiled for the caller's flags alone. Vectors are passed
+/// by reference: their calling convention depends on flags.
+#define SINQ_INLINE __attribute__((always_inline)) inline
+
+namespace sinq::detail {
+
+template <class T, std::size_t W>
+struct vector_type {
+  typedef T type __attribute__((vector_size(W * sizeof(T))));
+};
+
+/// W elements; operators work element by element, and with a scalar on either side.
+template <class T, std::size_t W>
+using vec = typename vector_type<T, W>::type;
+
+/// Reads as many elements as a vector has, from an address of any alignment.
+template <class Vector, class T>
+SINQ_INLINE void load(const T* from, Vector& to) {
+  __builtin_memcpy(&to, from, sizeof to);
+}
+/// Writes them.
+template <class Vector, class T>
+SINQ_INLINE void store(const Vector& from, T* to) {
+  __builtin_memcpy(to, &from, sizeof from);
+}
+
+#if SINQ_X86
+#define SINQ_TARGET_AVX2 __attribute__((target("avx2,fma")))
+#define SINQ_TARGET_AVX512 __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")))
+
+namespace fused {
+template <class Loop, class... Args>
+SINQ_TARGET_AVX2 void run_avx2(Args&... args) {
+  Loop::template run<8>(args...);
+}
+template <class Loop, class... Args>
+SINQ_TARGET_AVX512 void run_avx512(Args&... args) {
+  Loop::template run<16>(args...);
+}
+} // namespace fused
+
+SINQ_SEPARATE_ROUNDING_BEGIN
+namespace separate {
+template <class Loop, class... Args>
+SINQ_TARGET_AVX2 void run_avx2(Args&... args) {
+  Loop::template run<8>(args...);
+}
+template <class Loop, class... Args>
+SINQ_TARGET_AVX512 void run_avx512(Args&... args) {
+  Loop::template run<16>(args...);
+}
+} // namespace separate
+SINQ_SEPARATE_ROUNDING_END
+#endif
+
+SINQ_SEPARATE_ROUNDING_BEGIN
+/// Loop::run<W>(args...) on the instruction set in use, each operation rounded.
+template <class Loop, class... Args>
+void run_wide(Args&&... args) {
+  switch (current_isa()) {
+#if SINQ_X86
+  case isa::avx512: return separate::run_avx512<Loop>(args...);
+  case isa::avx2: return separate::run_avx2<Loop>(args...);
+#endif
+  case isa::neon: return Loop::template run<4>(args...);
+  default: return Loop::template run<1>(args...);
+  }
+}
+SINQ_SEPARATE_ROUNDING_END
+
+/// The same for loops whose products are exact, which may be fused with the sums that they enter.
+template <class Loop, class... Args>
+void run_wide_exact(Args&&... args) {
+  switch (current_isa()) {
+#if SINQ_X86
+  case isa::avx512: return fused::run_avx512<Loop>(args...);
+  case isa::avx2: return fused::run_avx2<Loop>(args...);
+#endif
+  case isa::neon: return Loop::template run<4>(args...);
+  default: return Loop::template run<1>(args...);
+  }
+}
+
+} // namespace sinq::detail

@@ -1,0 +1,86 @@
+#include "support/catch.hpp"
+#include "support/each_isa.hpp"
+#include "support/methods.hpp"
+
+#include <sinq/math/sinkhorn.hpp>
+#include <sinq/quant/quantize.hpp>
+
+using namespace sinq_test;
+
+namespace {
+
+/// Whether two results are equal to the bit.
+bool same(const sinq::quantized_matrix& a, const sinq::quantized_matrix& b) {
+  return a.format == b.format && std::equal(a.codes.begin(), a.codes.end(), b.codes.begin(), b.codes.end()) &&
+         a.scale == b.scale && a.zero == b.zero && a.col_scale == b.col_scale && a.scale_base == b.scale_base &&
+         a.zero_base == b.zero_base;
+}
+
+void check_same_everywhere(const sinq::weight_view& w, const sinq::quantize_options& options) {
+  std::optional<sinq::quantized_matrix> first;
+  for (const sinq::isa id : isas_here()) {
+    const on_isa on{id};
+    INFO(to_string(id));
+    auto q = sinq::quantize(w, options);
+    REQUIRE(q);
+    if (!first)
+      first = *std::move(q);
+    else
+      CHECK(same(*first, *q));
+  }
+}
+
+} // namespace
+
+TEST_CASE("the comparison of results sees a code and the last bit of a scale") {
+  const matrix m = gaussian(5, 70, 1);
+  const auto q = sinq::quantize(m.view());
+  REQUIRE(q);
+  const auto changed = [&](auto&& change) {
+    auto other = sinq::quantize(m.view());
+    change(*other);
+    return !same(*q, *other);
+  };
+  CHECK(changed([](sinq::quantized_matrix& o) { o.codes.data()[69] ^= 1; }));
+  CHECK(changed([](sinq::quantized_matrix& o) { o.scale[3] = std::nextafter(o.scale[3], 9.0f); }));
+  CHECK(changed([](sinq::quantized_matrix& o) { o.col_scale[11] = std::nextafter(o.col_scale[11], 9.0f); }));
+  CHECK_FALSE(changed([](sinq::quantized_matrix&) {}));
+}
+
+TEST_CASE("every method gives the same bits on every instruction set") {
+  for (const auto& [rows, cols] : {std::pair<std::size_t, std::size_t>{37, 200}, {64, 128}, {1, 67}, {130, 33}})
+    for (const sinq::method_info& method : sinq::method_table) {
+      if (method.feedback) continue; // corrections are Eigen's, whose order of sums is that of the compiler's flags
+      for (const named_matrix& kind : every_kind(rows, cols, 21)) {
+        const method_runs runs{cols};
+        for (const auto mode : {sinq::refine_mode::none, sinq::refine_mode::weights})
+          for (const int aux_bits : {0, 6}) {
+            INFO(method.name << " " << kind.name << " " << rows << " x " << cols << " aux " << aux_bits);
+            sinq::quantize_options options = runs.usual(method);
+            options.refine = mode;
+            options.scale_bits = options.zero_bits = aux_bits;
+            check_same_everywhere(kind.m.view(), options);
+          }
+      }
+    }
+}
+
+TEST_CASE("every width gives the same bits on every instruction set") {
+  const matrix m = with_outliers(50, 300, 4);
+  for (const int bits : sinq::supported_bits)
+    for (const std::size_t group_size : {16, 64, 100})
+      check_same_everywhere(m.view(), {.bits = bits, .group_size = group_size});
+}
+
+TEST_CASE("Sinkhorn scales in double are the same bits on every instruction set") {
+  std::vector<double> values;
+  for (const float value : with_outliers(33, 70, 8).values) values.push_back(double{value} * 1.0000000001);
+  std::vector<double> first;
+  for (const sinq::isa id : isas_here()) {
+    const on_isa on{id};
+    const auto n = sinq::sinkhorn_normalizer<double>{}(sinq::matrix_view<const double>{values.data(), 33, 70});
+    REQUIRE(n);
+    if (first.empty()) first = n->values;
+    CHECK(first == n->values);
+  }
+}
