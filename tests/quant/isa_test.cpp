@@ -48,19 +48,17 @@ TEST_CASE("the comparison of results sees a code and the last bit of a scale") {
 }
 
 TEST_CASE("every method gives the same bits on every instruction set") {
-  for (const auto& [rows, cols] : {std::pair<std::size_t, std::size_t>{37, 200}, {64, 128}, {1, 67}, {130, 33}})
+  for (const auto& [rows, cols] : {std::pair<std::size_t, std::size_t>{37, 100}, {18, 64}, {1, 67}})
     for (const sinq::method_info& method : sinq::method_table) {
       if (method.feedback) continue; // corrections are Eigen's, whose order of sums is that of the compiler's flags
+      const method_runs runs{cols};
       for (const named_matrix& kind : every_kind(rows, cols, 21)) {
-        const method_runs runs{cols};
-        for (const auto mode : {sinq::refine_mode::none, sinq::refine_mode::weights})
-          for (const int aux_bits : {0, 6}) {
-            INFO(method.name << " " << kind.name << " " << rows << " x " << cols << " aux " << aux_bits);
-            sinq::quantize_options options = runs.usual(method);
-            options.refine = mode;
-            options.scale_bits = options.zero_bits = aux_bits;
-            check_same_everywhere(kind.m.view(), options);
-          }
+        INFO(method.name << " " << kind.name << " " << rows << " x " << cols);
+        sinq::quantize_options options = runs.usual(method);
+        check_same_everywhere(kind.m.view(), options);
+        options.refine = sinq::refine_mode::weights;
+        options.scale_bits = options.zero_bits = 6;
+        check_same_everywhere(kind.m.view(), options);
       }
     }
 }

@@ -15,6 +15,7 @@ namespace sinq {
 /// How scale and zero point of a group are searched.
 struct fit_options {
   int candidates = 12;      ///< ranges that are tried, >= 1: the whole one, then narrower ones
+  int patience = 2;         ///< .. until so many in a row were no better than the best
   float narrowing = 0.035f; ///< how much of the whole range each gives up
   int shifts = 2;           ///< then either end of the best is moved in and out by 1 .. shifts such steps
   int iterations = 4;       ///< steps of alternating least squares from the best of them
@@ -74,11 +75,16 @@ public:
       range = scale * span;
     }
     best_error_ = wide{} + std::numeric_limits<float>::infinity();
+    wide failures{};
     for (int k = 0; k < options.candidates; ++k) {
+      const wide before = best_error_;
       wide scale;
       at_least(range * ((1 - options.narrowing * static_cast<float>(k)) / span), least_, scale);
-      try_step(scale, middle - scale * middle_level_);
+      try_step(scale, middle - scale * middle_level_, failures < static_cast<float>(options.patience));
+      failures = best_error_ < before ? wide{} : failures + 1.0f;
+      if (all_at_least(failures, static_cast<float>(options.patience))) break;
     }
+    const auto all = failures == failures;
     for (int k = 1; is_free_ && k <= options.shifts; ++k)
       for (const float sign : {1.0f, -1.0f})
         for (const bool upper : {true, false}) {
@@ -86,9 +92,13 @@ public:
           const wide end = best_scale_ * (grid_.lowest() - best_zero_) + (upper ? wide{} : moved);
           wide scale;
           at_least(best_scale_ - moved / span, least_, scale);
-          try_step(scale, end - scale * grid_.lowest());
+          try_step(scale, end - scale * grid_.lowest(), all);
         }
-    for (int k = 0; k < options.iterations; ++k) try_step(wide{best_scale_}, -(best_scale_ * best_zero_));
+    for (int k = 0; k < options.iterations; ++k) {
+      const wide before = best_error_;
+      try_step(wide{best_scale_}, -(best_scale_ * best_zero_), all);
+      if (all_at_least(best_error_ < before ? wide{} : wide{} + 1.0f, 1.0f)) break; // another would find the same
+    }
   }
 
   SINQ_INLINE void write(std::size_t lane, lane_fit& to) const {
@@ -107,6 +117,12 @@ private:
   SINQ_INLINE static void at_least(const wide& value, const Bound& bound, wide& to) {
     const wide least = wide{} + bound;
     to = value >= least ? value : least;
+  }
+
+  SINQ_INLINE static bool all_at_least(const wide& values, float bound) {
+    bool all = true;
+    for (std::size_t lane = 0; lane < W; ++lane) all &= values[lane] >= bound;
+    return all;
   }
 
   SINQ_INLINE void measure() {
@@ -144,7 +160,9 @@ private:
   ///   p = x / s + z - middle,  d = level - middle,  r = p - d:   minimise E (r - a d - b)^2;   s' = s (1 + a)
   /// E is the mean under the weights m. Only E r, E r^2 and E r p are summed up: the moments of p follow from those of
   /// x, and those of d from both.
-  SINQ_INLINE void try_step(const wide& scale, const wide& offset) {
+  /// @param wanted  the lanes that may be bettered
+  template <class Mask>
+  SINQ_INLINE void try_step(const wide& scale, const wide& offset, const Mask& wanted) {
     const wide inverse = 1.0f / scale;
     const wide zero = is_free_ ? -(offset * inverse) : wide{} + zero_;
     const wide shift = zero - middle_level_;
@@ -188,7 +206,7 @@ private:
     const wide new_zero = is_free_ ? (zero + a * middle_level_ - b) / ratio : zero;
     const wide rest = r2 + a * (a * d2 - 2.0f * rd) + b * (b - 2.0f * r1 + 2.0f * a * d1);
     const wide error = (scale * scale) * rest;
-    const auto better = error < best_error_;
+    const auto better = (error < best_error_) & wanted;
     best_scale_ = better ? new_scale : best_scale_;
     best_zero_ = better ? new_zero : best_zero_;
     best_error_ = better ? error : best_error_;
