@@ -100,7 +100,7 @@ TEST_CASE("refinement lowers the error that it is told to, for every method, gri
                                      << after);
         double square = 0;
         for (const float v : kind.m.values) square += double{v} * double{v};
-        CHECK(after <= before * 1.001 + 1e-13 * square);
+        CHECK(after <= before * 1.001 + 1e-11 * square); // the fit is in f32: a few millionths of the largest weight
       }
 }
 

@@ -60,7 +60,7 @@ template <class Get>
 namespace detail {
 
 /// Sums over the rows and columns of A[i][j] = m[i][j] * col_factor[j] * row_factor[i], and of its squares.
-/// Rows add in 16 lanes, columns from the first row to the last; the squares of floats are exact in f64.
+/// Rows add in 16 lanes, columns from the first row to the last.
 template <class Real>
 struct sum_loop {
   static constexpr std::size_t rows_at_once = 2;
@@ -152,7 +152,10 @@ void scaled_stddev(matrix_view<const Real> m, std::span<const Real> col_factor, 
   workspace.col_square.assign(cols, 0.0);
   const typename detail::sum_loop<Real>::sums to{workspace.row_sum.data(), workspace.row_square.data(),
                                                  workspace.col_sum.data(), workspace.col_square.data()};
-  detail::run_wide_exact<detail::sum_loop<Real>>(m, col_factor.data(), row_factor.data(), to);
+  if constexpr (std::is_same_v<Real, float>)
+    detail::run_wide_exact<detail::sum_loop<Real>>(m, col_factor.data(), row_factor.data(), to);
+  else
+    detail::run_wide<detail::sum_loop<Real>>(m, col_factor.data(), row_factor.data(), to);
   const auto stddev = [](std::size_t n, double sum, double square, auto&& get) {
     if (n <= 1) return 0.0;
     const double sigma = detail::stddev_from_sums(static_cast<double>(n), sum, square);

@@ -1,7 +1,6 @@
 #pragma once
 
-#include "../core/wide.hpp"
-#include "grids.hpp"
+#include "lanes.hpp"
 
 #include <algorithm>
 #include <array>
@@ -23,23 +22,9 @@ struct fit_options {
 
 namespace detail {
 
-/// Groups are fitted 16 at a time, one a lane, the lanes being rows: every sum runs down a lane from the first column
-/// to the last, in whatever width the machine has, so that results do not depend on it.
-inline constexpr std::size_t fit_lanes = 16;
-using float_lanes = std::array<float, fit_lanes>;
-
-/// 16 groups of n weights x, and the weights m of their squared errors, which the lanes share.
-struct lane_block {
-  const float* values;  ///< [n x 16]
-  const float* weights; ///< [n], > 0
-  std::size_t size;     ///< n >= 1
-};
-
-/// Scale s and zero point z of 16 groups, x ~ s (level - z), their mean errors (x - s (level - z))^2, and what does not
-/// depend on them: mean, least and largest x. Means are weighted by m.
+/// Scale s and zero point z of 16 groups, x ~ s (level - z); mean under the weights m, least and largest x.
 struct lane_fit {
-  float_lanes scale{}, zero{}, error{};
-  float_lanes mean{}, low{}, high{};
+  float_lanes scale{}, zero{}, mean{}, low{}, high{};
 };
 
 /// What a search may find.
@@ -65,8 +50,7 @@ public:
 
   SINQ_INLINE void run(const fit_options& options) {
     const float span = grid_.highest() - grid_.lowest();
-    wide range = high_ - low_;
-    wide middle = low_ + range / 2;
+    wide range = range_, middle = low_ + range_ / 2;
     if (!is_free_) { // levels reach as far as they can on the side that needs more
       const float up = grid_.highest() - zero_, down = zero_ - grid_.lowest();
       const wide above = high_ / up, below = -low_ / down;
@@ -89,22 +73,21 @@ public:
       for (const float sign : {1.0f, -1.0f})
         for (const bool upper : {true, false}) {
           const wide moved = range * (sign * static_cast<float>(k) * options.narrowing);
-          const wide end = best_scale_ * (grid_.lowest() - best_zero_) + (upper ? wide{} : moved);
+          const wide end = best_scale_ * grid_.lowest() + best_offset_ + (upper ? wide{} : moved);
           wide scale;
           at_least(best_scale_ - moved / span, least_, scale);
           try_step(scale, end - scale * grid_.lowest(), all);
         }
     for (int k = 0; k < options.iterations; ++k) {
       const wide before = best_error_;
-      try_step(wide{best_scale_}, -(best_scale_ * best_zero_), all);
+      try_step(wide{best_scale_}, wide{best_offset_}, all);
       if (all_at_least(best_error_ < before ? wide{} : wide{} + 1.0f, 1.0f)) break; // another would find the same
     }
   }
 
   SINQ_INLINE void write(std::size_t lane, lane_fit& to) const {
     store(best_scale_, to.scale.data() + lane);
-    store(best_zero_, to.zero.data() + lane);
-    store(best_error_, to.error.data() + lane);
+    store(is_free_ ? -(best_offset_ / best_scale_) : wide{} + zero_, to.zero.data() + lane);
     store(mean_, to.mean.data() + lane);
     store(low_, to.low.data() + lane);
     store(high_, to.high.data() + lane);
@@ -144,11 +127,14 @@ private:
     }
     per_weight_ = 1 / per_weight_;
     mean_ = sum * per_weight_;
+    range_ = high_ - low_;
+    per_range_ = range_ > std::numeric_limits<float>::min() ? 1.0f / range_ : wide{};
     for (std::size_t j = 0; j < size_;) {
       wide some{};
       for (const std::size_t end = std::min(size_, j + columns_at_once); j < end; ++j) {
         load(x_ + j * fit_lanes, x);
-        some += ((x - mean_) * (x - mean_)) * m_[j];
+        const wide apart = (x - mean_) * per_range_;
+        some += (apart * apart) * m_[j];
       }
       variance_ += some;
     }
@@ -157,21 +143,20 @@ private:
 
   /// Rounds x to levels by a scale and an offset, x ~ s level + offset, then finds the scale and zero point that suit
   /// these levels best, and keeps them if they are better than the best.
-  ///   p = x / s + z - middle,  d = level - middle,  r = p - d:   minimise E (r - a d - b)^2;   s' = s (1 + a)
+  ///   p = (x - offset) / s - middle,  d = level - middle,  r = p - d:   minimise E (r - a d - b)^2;   s' = s (1 + a)
   /// E is the mean under the weights m. Only E r, E r^2 and E r p are summed up: the moments of p follow from those of
   /// x, and those of d from both.
   /// @param wanted  the lanes that may be bettered
   template <class Mask>
-  SINQ_INLINE void try_step(const wide& scale, const wide& offset, const Mask& wanted) {
+  SINQ_INLINE void try_step(const wide& scale, const wide& free_offset, const Mask& wanted) {
     const wide inverse = 1.0f / scale;
-    const wide zero = is_free_ ? -(offset * inverse) : wide{} + zero_;
-    const wide shift = zero - middle_level_;
+    const wide offset = is_free_ ? free_offset : -(scale * zero_);
     wide r1{}, r2{}, rp{};
     for (std::size_t j = 0; j < size_;) {
       wide some_r1{}, some_r2{}, some_rp{}, x, level;
       for (const std::size_t end = std::min(size_, j + columns_at_once); j < end; ++j) {
         load(x_ + j * fit_lanes, x);
-        const wide position = x * inverse + zero;
+        const wide position = (x - offset) * inverse;
         grid_.round(position, level);
         const wide r = position - level;
         const wide mr = r * m_[j];
@@ -186,9 +171,10 @@ private:
     r1 *= per_weight_;
     r2 *= per_weight_;
     rp = rp * per_weight_ - r1 * middle_level_;
-    const wide p1 = mean_ * inverse + shift;
+    const wide p1 = (mean_ - offset) * inverse - middle_level_;
     wide d1 = p1 - r1;
-    wide d2 = (variance_ * (inverse * inverse) + p1 * p1) - (rp + rp - r2);
+    const wide steps = range_ * inverse;
+    wide d2 = (variance_ * (steps * steps) + p1 * p1) - (rp + rp - r2);
     wide rd = rp - r2;
     if (!is_free_) { // distances from the zero point instead of the middle
       const float apart = middle_level_ - zero_;
@@ -203,12 +189,13 @@ private:
     const wide ratio = new_scale * inverse;
     const wide a = ratio - 1.0f;
     const wide b = is_free_ ? r1 - a * d1 : wide{};
-    const wide new_zero = is_free_ ? (zero + a * middle_level_ - b) / ratio : zero;
+    const wide new_offset = is_free_ ? offset + scale * (b - a * middle_level_) : -(new_scale * zero_);
     const wide rest = r2 + a * (a * d2 - 2.0f * rd) + b * (b - 2.0f * r1 + 2.0f * a * d1);
-    const wide error = (scale * scale) * rest;
+    const wide size = scale * per_range_;
+    const wide error = (size * size) * rest;
     const auto better = (error < best_error_) & wanted;
     best_scale_ = better ? new_scale : best_scale_;
-    best_zero_ = better ? new_zero : best_zero_;
+    best_offset_ = better ? new_offset : best_offset_;
     best_error_ = better ? error : best_error_;
   }
 
@@ -220,8 +207,9 @@ private:
   bool is_free_;
   float middle_level_;
   float per_weight_ = 0; // 1 / sum m
-  wide low_{}, high_{}, mean_{}, variance_{}, least_{};
-  wide best_scale_{}, best_zero_{}, best_error_{};
+  wide low_{}, high_{}, mean_{}, least_{};
+  wide range_{}, per_range_{}, variance_{}; // high - low, its reciprocal, the variance over its square
+  wide best_scale_{}, best_offset_{}, best_error_{};
 };
 
 template <class Grid>
@@ -248,61 +236,6 @@ template <class Grid>
   run_wide<fit_loop<Grid>>(grid, block, options, bounds, found);
   return found;
 }
-
-template <class Grid>
-struct error_loop {
-  template <std::size_t W>
-  SINQ_INLINE static void run(const Grid& grid, const lane_block& block, const float_lanes& scales,
-                              const float_lanes& zeros, float_lanes& errors) {
-    for (std::size_t lane = 0; lane < fit_lanes; lane += W) {
-      vec<float, W> scale, zero, x, level, error{};
-      load(scales.data() + lane, scale);
-      load(zeros.data() + lane, zero);
-      const vec<float, W> inverse = scale == 0.0f ? vec<float, W>{} : 1.0f / scale;
-      for (std::size_t j = 0; j < block.size; ++j) {
-        load(block.values + j * fit_lanes + lane, x);
-        grid.round(x * inverse + zero, level);
-        const vec<float, W> difference = x - scale * (level - zero);
-        error += (difference * difference) * block.weights[j];
-      }
-      store(error, errors.data() + lane);
-    }
-  }
-};
-
-/// Errors sum m (x - s (level - z))^2 of 16 groups whose scales and zero points are given. A scale of 0 stands for
-/// zeros.
-template <class Grid>
-void group_errors(const Grid& grid, const lane_block& block, const float_lanes& scale, const float_lanes& zero,
-                  float_lanes& error) {
-  run_wide<error_loop<Grid>>(grid, block, scale, zero, error);
-}
-
-/// How a weight comes to its place on the grid: x power[0] power[1] / s + z, the powers being of two, and none of the
-/// products leaving the range of floats.
-struct grid_place {
-  std::array<float, 2> power;
-  float inverse; ///< 1 / s, or 0 for the place z
-  float zero;
-};
-
-/// Codes of n weights of one group.
-template <class Grid>
-struct code_loop {
-  template <std::size_t W>
-  SINQ_INLINE static void run(const Grid& grid, const float* x, std::size_t n, const grid_place& to,
-                              std::uint8_t* codes) {
-    std::size_t j = 0;
-    vec<float, W> values;
-    vec<std::int32_t, W> code;
-    for (; j + W <= n; j += W) {
-      load(x + j, values);
-      grid.find_codes(values * to.power[0] * to.power[1] * to.inverse + to.zero, code);
-      store(__builtin_convertvector(code, vec<std::uint8_t, W>), codes + j);
-    }
-    for (; j < n; ++j) codes[j] = grid.code(x[j] * to.power[0] * to.power[1] * to.inverse + to.zero);
-  }
-};
 
 } // namespace detail
 

@@ -24,7 +24,8 @@ enum class refine_mode : std::uint8_t {
 /// Options of refinement.
 struct refine_options {
   fit_options fit{};
-  double col_scale_power = 4; ///< of the guess from t; 0 minimises the plain error, 2 that of the normalised matrix
+  double col_scale_power = 5;     ///< of the guess from t; 0 minimises the plain error, 2 that of the normalised matrix
+  double col_scale_stretch = 0.2; ///< where energies are guessed, t is raised to the power of 1 and this
 };
 
 namespace detail {
@@ -64,6 +65,15 @@ inline constexpr double rows_to_guess = 128;
   for (std::size_t j = 0; j < t.size() && *middle > 0; ++j)
     energies[j] = std::pow(std::clamp(double{t[j]} / double{*middle}, 1 / widest_guess, widest_guess), -power);
   return energies;
+}
+
+/// Makes every t differ more from the median one: t_j (t_j / median t)^by.
+inline void stretch_col_scale(quantized_matrix& q, double by) {
+  for (std::size_t begin = 0; begin < q.col_scale.size(); begin += q.format.cols) {
+    const std::span<float> t = std::span{q.col_scale}.subspan(begin, q.format.cols);
+    const std::vector<double> factors = guessed_energies(t, -by);
+    for (std::size_t j = 0; j < t.size(); ++j) t[j] = static_cast<float>(t[j] * factors[j]);
+  }
 }
 
 /// Weights of the squared errors of one row tile, in units of t: E[x_j^2] t_j^2 over their mean.
@@ -175,7 +185,7 @@ template <class Grid>
   const auto fit_block = [&](std::size_t begin, std::size_t end) -> result<void> {
     row_fitter<Grid> fitter{q, grid, fit, search};
     std::vector<float> values(fit_lanes * f.cols);
-    std::vector<float> inverse(f.has_col_scale ? f.cols : 0);
+    std::vector<float> divisor(f.has_col_scale ? f.cols : 0);
     for (std::size_t n = begin; n < end; ++n) {
       const std::size_t tile = n / blocks;
       const std::size_t i0 = tile * height + n % blocks * fit_lanes;
@@ -183,12 +193,12 @@ template <class Grid>
       if (i0 >= i1) continue;
       const matrix_view<float> rows{values.data(), i1 - i0, f.cols};
       load_rows(w, f, i0, rows);
-      for (std::size_t j = 0; j < inverse.size(); ++j) {
+      for (std::size_t j = 0; j < divisor.size(); ++j) {
         const float t = q.col_scale[tile * f.cols + j];
-        inverse[j] = t == 0 ? 1 : 1 / t;
+        divisor[j] = t == 0 ? 1 : t;
       }
       for (std::size_t i = 0; i < rows.rows(); ++i)
-        for (std::size_t j = 0; j < inverse.size(); ++j) values[i * f.cols + j] *= inverse[j];
+        for (std::size_t j = 0; j < divisor.size(); ++j) values[i * f.cols + j] /= divisor[j];
       fitter(i0, rows, weights[tile]);
     }
     return {};
@@ -198,9 +208,9 @@ template <class Grid>
 
 } // namespace detail
 
-/// Fits scales, zero points and codes of a quantized matrix anew, at no more storage: t stays, but is rounded to its
-/// type first; each group's range is searched, alternating least squares follow, and what the format quantizes (scales,
-/// zero points) is rounded before the rest is fitted to it.
+/// Fits scales, zero points and codes of a quantized matrix anew, at no more storage: t is settled and rounded to its
+/// type first (where energies are guessed, it is stretched before); each group's range is searched, alternating least
+/// squares follow, and what the format quantizes (scales, zero points) is rounded before the rest is fitted to it.
 /// minimise sum_ij e_j (W - W')_ij^2,  e_j = E[x_j^2] given, or guessed as t_j^-power
 /// @param w         [N x K], the weights that q was made from
 /// @param energies  [K] E[x_j^2], or empty for the guess
@@ -218,6 +228,10 @@ template <class Grid>
       !(options.fit.narrowing * static_cast<float>(options.fit.candidates - 1) < 1))
     return make_error(errc::invalid_argument, "refine: ", options.fit.candidates, " candidates narrowed by ",
                       options.fit.narrowing, " each, expected at least one, and a rest of the range for the last");
+  // t of few rows says little of the inputs
+  const double trust = std::min(1.0, static_cast<double>(f.tile_height()) / detail::rows_to_guess);
+  const bool guess = energies.empty() && search;
+  if (guess) detail::stretch_col_scale(q, options.col_scale_stretch * trust);
   detail::col_scale_settler{q}();
   energies = detail::rotated_energies(std::move(energies), f.rotation);
   std::vector<std::vector<float>> weights;
@@ -225,9 +239,7 @@ template <class Grid>
   for (std::size_t tile = 0; tile < f.row_tiles(); ++tile) {
     const std::span<const float> t =
         f.has_col_scale ? std::span<const float>{q.col_scale}.subspan(tile * f.cols, f.cols) : std::span{ones};
-    const double rows = static_cast<double>(f.tile_height());
-    const double trust = std::min(1.0, rows / detail::rows_to_guess); // t of few rows says little of the inputs
-    const double power = search ? options.col_scale_power * trust : 0.0;
+    const double power = guess ? options.col_scale_power * trust : 0.0;
     weights.push_back(detail::error_weights(energies.empty() ? detail::guessed_energies(t, power) : energies, t));
   }
   if (f.grid == grid::uniform)

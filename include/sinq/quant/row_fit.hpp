@@ -131,11 +131,17 @@ private:
     }
   }
 
+  /// A scale as a float holds it when the row's power of two is taken back.
+  [[nodiscard]] float representable(float scale, std::size_t lane) const {
+    if (exponent_[lane] > -100) return scale;
+    return std::ldexp(std::ldexp(scale, exponent_[lane]), -exponent_[lane]);
+  }
+
   /// The scale of a lane as it can be stored, rounded down or up.
   [[nodiscard]] float scale_candidate(std::size_t at, std::size_t lane, bool up) const {
     const double s = fits_[at].scale[lane];
     if (s == 0) return 0;
-    if (f_.scale_bits == 0) return round_precision(f_.aux, fits_[at].scale[lane]);
+    if (f_.scale_bits == 0) return representable(round_precision(f_.aux, fits_[at].scale[lane]), lane);
     const double place = s / scale_base_[lane];
     const double u = std::clamp(up ? std::ceil(place) : std::floor(place), 1.0, double(max_code(f_.scale_bits)));
     return scale_base_[lane] * static_cast<float>(u);

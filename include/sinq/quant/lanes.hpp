@@ -1,0 +1,86 @@
+#pragma once
+
+#include "../core/wide.hpp"
+#include "grids.hpp"
+
+#include <array>
+#include <cstdint>
+
+SINQ_SEPARATE_ROUNDING_BEGIN
+
+namespace sinq::detail {
+
+/// Groups are fitted 16 at a time, one a lane, the lanes being rows: every sum runs down a lane from the first column
+/// to the last, in whatever width the machine has, so that results do not depend on it.
+inline constexpr std::size_t fit_lanes = 16;
+using float_lanes = std::array<float, fit_lanes>;
+
+/// 16 groups of n weights x, and the weights m of their squared errors, which the lanes share.
+struct lane_block {
+  const float* values;  ///< [n x 16]
+  const float* weights; ///< [n], > 0
+  std::size_t size;     ///< n >= 1
+};
+
+template <class Grid>
+struct error_loop {
+  template <std::size_t W>
+  SINQ_INLINE static void run(const Grid& grid, const lane_block& block, const float_lanes& scales,
+                              const float_lanes& zeros, float_lanes& errors) {
+    for (std::size_t lane = 0; lane < fit_lanes; lane += W) {
+      vec<float, W> scale, zero, x, level, error{};
+      load(scales.data() + lane, scale);
+      load(zeros.data() + lane, zero);
+      const vec<float, W> inverse = scale == 0.0f ? vec<float, W>{} : 1.0f / scale;
+      for (std::size_t j = 0; j < block.size; ++j) {
+        load(block.values + j * fit_lanes + lane, x);
+        grid.round(x * inverse + zero, level);
+        const vec<float, W> difference = x - scale * (level - zero);
+        error += (difference * difference) * block.weights[j];
+      }
+      store(error, errors.data() + lane);
+    }
+  }
+};
+
+/// Errors sum m (x - s (level - z))^2 of 16 groups whose scales and zero points are given. A scale of 0 stands for
+/// zeros.
+template <class Grid>
+void group_errors(const Grid& grid, const lane_block& block, const float_lanes& scale, const float_lanes& zero,
+                  float_lanes& error) {
+  run_wide<error_loop<Grid>>(grid, block, scale, zero, error);
+}
+
+/// How a weight comes to its place on the grid: x power[0] power[1] / s + z, the powers being of two, and none of the
+/// products leaving the range of floats.
+struct grid_place {
+  std::array<float, 2> power;
+  float inverse; ///< 1 / s, or 0 for the place z
+  float zero;
+};
+
+/// Codes of n weights of one group.
+template <class Grid>
+struct code_loop {
+  template <std::size_t W>
+  SINQ_INLINE static void run(const Grid& grid, const float* x, std::size_t n, const grid_place& to,
+                              std::uint8_t* codes) {
+    std::size_t j = 0;
+    for (; j + W <= n; j += W) write<W>(grid, x + j, to, codes + j);
+    for (; j < n; ++j) write<1>(grid, x + j, to, codes + j);
+  }
+
+private:
+  template <std::size_t W>
+  SINQ_INLINE static void write(const Grid& grid, const float* x, const grid_place& to, std::uint8_t* codes) {
+    vec<float, W> values;
+    vec<std::int32_t, W> code;
+    load(x, values);
+    grid.find_codes(values * to.power[0] * to.power[1] * to.inverse + to.zero, code);
+    store(__builtin_convertvector(code, vec<std::uint8_t, W>), codes);
+  }
+};
+
+} // namespace sinq::detail
+
+SINQ_SEPARATE_ROUNDING_END
