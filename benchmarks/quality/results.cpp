@@ -38,7 +38,7 @@ private:
 mean_row mean_of(const measurement& like, const std::vector<const subject_report*>& set) {
   mean_row row{like, 0, false};
   optional_mean error, column, output, error_ratio, column_ratio, output_ratio, size;
-  row.mean.seconds = 0;
+  row.mean.seconds = row.mean.weights = 0;
   for (const subject_report* report : set)
     for (const measurement& m : report->measurements) {
       if (!same_trial(m, like)) continue;
@@ -51,6 +51,7 @@ mean_row mean_of(const measurement& like, const std::vector<const subject_report
       column_ratio.add(m.column_error_of_rtn);
       output_ratio.add(m.output_error_of_rtn);
       row.mean.seconds += m.seconds;
+      row.mean.weights += m.weights;
     }
   row.mean.error = error.get().value_or(0);
   row.mean.column_error = column.get().value_or(0);
@@ -138,8 +139,11 @@ std::string text(std::optional<double> value, const char* form) {
 
 std::vector<text_table::column> measured_columns() {
   using side = text_table::align;
-  return {{"bits"},         {"group"},  {"method", side::left}, {"error"},   {"of rtn"}, {"column error"}, {"of rtn"},
-          {"output error"}, {"of rtn"}, {"bits/weight"},        {"seconds"}, {"n"},      {"", side::left}};
+  return {{"bits"},        {"group"},        {"method", side::left},
+          {"error"},       {"of rtn"},       {"column error"},
+          {"of rtn"},      {"output error"}, {"of rtn"},
+          {"bits/weight"}, {"seconds"},      {"Gparam/s"},
+          {"n"},           {"", side::left}};
 }
 
 std::vector<std::string> cells(const measurement& m, const std::string& matrices, const std::string& mark) {
@@ -154,6 +158,7 @@ std::vector<std::string> cells(const measurement& m, const std::string& matrices
           text(m.output_error_of_rtn, "{:.3f}"),
           fmt::format("{:.3f}", m.bits_per_weight),
           fmt::format("{:.3f}", m.seconds),
+          fmt::format("{:.3f}", m.weights / m.seconds * 1e-9),
           matrices,
           mark};
 }
@@ -201,7 +206,9 @@ std::string table_of(const subject_report& report) {
 std::string legend() {
   return "error: |W - W'| / |W|; column error: the same with each column of W counted relative to its own size;\n"
          "output error: |X (W - W')^T| / |X W^T|, where inputs are known; of rtn: mean ratio to rtn at the same bits\n"
-         "and group size; seconds: to quantize and pack, of all matrices together; n: matrices that it was run on;\n"
+         "and group size; seconds: to quantize and pack, of all matrices together;
+         "
+         "Gparam/s: as many weights a second; n: matrices that it was run on;\n"
          "*: on the Pareto front of error and bits/weight, among those that were run on all matrices.\n"
          "sinq none, weights, inputs: the refinement; aux6: scales and zero points of 6 bits, t of 8 bits.\n"
          "kurtosis and imbalance: of whole matrices, and of their tiles (one group of columns) before and after\n"

@@ -93,8 +93,18 @@ result<measurement> run_trial(const prepared_matrix& on, const trial& t, int bit
   const auto error = sinq::measure_error(w, *packed, on.column_weights, on.matrix.measured_with(), quiet);
   if (!error) return error.error();
   if (!error->finite) return make_error(errc::not_representable, "the result is not finite");
-  measurement m{t, bits, group_size, error->relative_error, error->weighted_relative_error, 0, seconds, {}, {}, {}, {}};
-  m.bits_per_weight = sinq::bits_per_weight(*packed);
+  measurement m{.what = t,
+                .bits = bits,
+                .group_size = group_size,
+                .error = error->relative_error,
+                .column_error = error->weighted_relative_error,
+                .bits_per_weight = sinq::bits_per_weight(*packed),
+                .seconds = seconds,
+                .weights = static_cast<double>(w.rows()) * static_cast<double>(w.cols()),
+                .output_error = {},
+                .error_of_rtn = {},
+                .column_error_of_rtn = {},
+                .output_error_of_rtn = {}};
   m.output_error = error->output_error;
   return m;
 }

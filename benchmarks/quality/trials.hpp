@@ -46,7 +46,8 @@ struct measurement {
   trial what;
   int bits = 0;
   std::size_t group_size = 0;
-  double error = 0, column_error = 0, bits_per_weight = 0, seconds = 0;
+  double error = 0, column_error = 0, bits_per_weight = 0;
+  double seconds = 0, weights = 0; ///< to quantize and pack, so many
   std::optional<double> output_error;
   std::optional<double> error_of_rtn, column_error_of_rtn, output_error_of_rtn; ///< ratios
 };

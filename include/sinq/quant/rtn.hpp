@@ -46,9 +46,14 @@ namespace detail {
   return 0x1p22f;
 }
 
+struct value_range {
+  float low;
+  float high;
+};
+
 struct range_loop {
   template <std::size_t W>
-  SINQ_INLINE static void run(const float* w, std::size_t n, std::pair<float, float>& found) {
+  SINQ_INLINE static void run(const float* w, std::size_t n, value_range& found) {
     found = {w[0], w[0]};
     vec<float, W> low = vec<float, W>{} + w[0], high = low, x;
     std::size_t k = 0;
@@ -57,16 +62,16 @@ struct range_loop {
       low = x < low ? x : low;
       high = x > high ? x : high;
     }
-    for (; k < n; ++k) found = {std::min(found.first, w[k]), std::max(found.second, w[k])};
+    for (; k < n; ++k) found = {std::min(found.low, w[k]), std::max(found.high, w[k])};
     for (std::size_t lane = 0; lane < W; ++lane)
-      found = {std::min<float>(found.first, low[lane]), std::max<float>(found.second, high[lane])};
+      found = {std::min<float>(found.low, low[lane]), std::max<float>(found.high, high[lane])};
   }
 };
 
 /// The smallest and largest of some weights; which zero, if both are there, is not said.
 /// @pre not empty, no NaN
-[[nodiscard]] inline std::pair<float, float> low_and_high(std::span<const float> w) {
-  std::pair<float, float> found;
+[[nodiscard]] inline value_range low_and_high(std::span<const float> w) {
+  value_range found;
   run_wide<range_loop>(w.data(), w.size(), found);
   return found;
 }
