@@ -206,8 +206,7 @@ std::string table_of(const subject_report& report) {
 std::string legend() {
   return "error: |W - W'| / |W|; column error: the same with each column of W counted relative to its own size;\n"
          "output error: |X (W - W')^T| / |X W^T|, where inputs are known; of rtn: mean ratio to rtn at the same bits\n"
-         "and group size; seconds: to quantize and pack, of all matrices together;
-         "
+         "and group size; seconds: to quantize and pack, of all matrices together;\n"
          "Gparam/s: as many weights a second; n: matrices that it was run on;\n"
          "*: on the Pareto front of error and bits/weight, among those that were run on all matrices.\n"
          "sinq none, weights, inputs: the refinement; aux6: scales and zero points of 6 bits, t of 8 bits.\n"

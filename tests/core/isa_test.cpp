@@ -20,6 +20,8 @@ struct width_loop {
   }
 };
 
+SINQ_SEPARATE_ROUNDING_BEGIN
+
 /// a b + c, which one rounding or two tell apart.
 struct product_loop {
   template <std::size_t W>
@@ -33,6 +35,8 @@ struct product_loop {
     }
   }
 };
+
+SINQ_SEPARATE_ROUNDING_END
 
 /// All bit patterns of a 16-bit type, a few more, so that the last are no whole vector.
 std::vector<std::uint16_t> all_patterns() {

@@ -66,7 +66,7 @@ TEST_CASE("every method gives the same bits on every instruction set") {
 TEST_CASE("every width gives the same bits on every instruction set") {
   const matrix m = with_outliers(50, 300, 4);
   for (const int bits : sinq::supported_bits)
-    for (const std::size_t group_size : {16, 64, 100})
+    for (const std::size_t group_size : {16u, 64u, 100u})
       check_same_everywhere(m.view(), {.bits = bits, .group_size = group_size});
 }
 

@@ -19,7 +19,9 @@
 ///   detail::run_wide<halve>(from, to, n);                            // W = 1, 4, 8 or 16: that of current_isa()
 ///
 /// Everything that a loop calls must be SINQ_INLINE, or it is compiled for the caller's flags alone. Vectors are passed
-/// by reference: their calling convention depends on flags.
+/// by reference: their calling convention depends on flags. A loop with a product that enters a sum stands between
+/// SINQ_SEPARATE_ROUNDING_BEGIN and _END, because clang decides there, and g++ in the function that the loop is inlined
+/// into, whether the two are fused.
 #define SINQ_INLINE __attribute__((always_inline)) inline
 
 namespace sinq::detail {

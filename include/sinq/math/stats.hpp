@@ -57,6 +57,7 @@ template <class Get>
 
 } // namespace detail
 
+SINQ_SEPARATE_ROUNDING_BEGIN
 namespace detail {
 
 /// Sums over the rows and columns of A[i][j] = m[i][j] * col_factor[j] * row_factor[i], and of its squares.
@@ -131,6 +132,8 @@ private:
 };
 
 } // namespace detail
+
+SINQ_SEPARATE_ROUNDING_END
 
 /// Standard deviations of the rows and columns of A[i][j] = m[i][j] * col_factor[j] * row_factor[i], in one pass.
 /// sigma = sqrt(sum (a - mean)^2 / (n - 1))
