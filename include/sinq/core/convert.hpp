@@ -64,7 +64,7 @@ struct finite_loop {
   SINQ_INLINE static void run(const float* from, std::size_t n, bool& finite) {
     constexpr std::uint32_t exponent = 0x7f800000u;
     vec<std::uint32_t, W> bits{};
-    auto found = bits != bits;
+    auto found = bits == exponent;
     std::size_t i = 0;
     for (; i + W <= n; i += W) {
       load(from + i, bits);

@@ -28,7 +28,7 @@ namespace sinq::detail {
 
 template <class T, std::size_t W>
 struct vector_type {
-  typedef T type __attribute__((vector_size(W * sizeof(T))));
+  using type __attribute__((vector_size(W * sizeof(T)))) = T;
 };
 
 /// W elements; operators work element by element, and with a scalar on either side.

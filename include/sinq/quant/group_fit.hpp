@@ -68,7 +68,7 @@ public:
       failures = best_error_ < before ? wide{} : failures + 1.0f;
       if (all_at_least(failures, static_cast<float>(options.patience))) break;
     }
-    const auto all = failures == failures;
+    const auto all = failures >= 0.0f;
     for (int k = 1; is_free_ && k <= options.shifts; ++k)
       for (const float sign : {1.0f, -1.0f})
         for (const bool upper : {true, false}) {
