@@ -114,7 +114,9 @@ inline void load_floats(const byte* from, dtype type, std::span<float> to) {
   SINQ_ASSERT(info(type).is_float);
   switch (type) {
   case dtype::f64: return detail::load_elements<double>(from, to);
-  case dtype::f32: std::memcpy(to.data(), from, to.size_bytes()); return;
+  case dtype::f32:
+    if (!to.empty()) std::memcpy(to.data(), from, to.size_bytes());
+    return;
   case dtype::f16: return detail::run_wide<detail::float16_loop>(from, to.data(), to.size());
   case dtype::bf16: return detail::run_wide<detail::bfloat16_loop>(from, to.data(), to.size());
   case dtype::f8_e4m3: return detail::load_elements<float8_e4m3>(from, to);
