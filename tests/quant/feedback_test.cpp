@@ -1,4 +1,5 @@
 #include "support/catch.hpp"
+#include "support/methods.hpp"
 #include "support/random_matrices.hpp"
 
 #include <sinq/pack/pack.hpp>
@@ -29,12 +30,6 @@ MatrixXd to_eigen(const std::vector<float>& v, std::size_t rows, std::size_t col
   return Eigen::Map<const sinq::input_moments::row_major>(v.data(), static_cast<Eigen::Index>(rows),
                                                           static_cast<Eigen::Index>(cols))
       .cast<double>();
-}
-
-sinq::quantized_matrix quantized(const sinq::weight_view& w, const sinq::quantize_options& options) {
-  auto q = sinq::quantize(w, options);
-  if (!q) FAIL(q.error().message);
-  return *std::move(q);
 }
 
 /// tr((W - W') H (W - W')^T), in f64.

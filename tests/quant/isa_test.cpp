@@ -9,13 +9,6 @@ using namespace sinq_test;
 
 namespace {
 
-/// Whether two results are equal to the bit.
-bool same(const sinq::quantized_matrix& a, const sinq::quantized_matrix& b) {
-  return a.format == b.format && std::equal(a.codes.begin(), a.codes.end(), b.codes.begin(), b.codes.end()) &&
-         a.scale == b.scale && a.zero == b.zero && a.col_scale == b.col_scale && a.scale_base == b.scale_base &&
-         a.zero_base == b.zero_base;
-}
-
 void check_same_everywhere(const sinq::weight_view& w, const sinq::quantize_options& options) {
   std::optional<sinq::quantized_matrix> first;
   for (const sinq::isa id : isas_here()) {
@@ -26,7 +19,7 @@ void check_same_everywhere(const sinq::weight_view& w, const sinq::quantize_opti
     if (!first)
       first = *std::move(q);
     else
-      CHECK(same(*first, *q));
+      CHECK(same_result(*first, *q));
   }
 }
 
@@ -39,7 +32,7 @@ TEST_CASE("the comparison of results sees a code and the last bit of a scale") {
   const auto changed = [&](auto&& change) {
     auto other = sinq::quantize(m.view());
     change(*other);
-    return !same(*q, *other);
+    return !same_result(*q, *other);
   };
   CHECK(changed([](sinq::quantized_matrix& o) { o.codes.data()[69] ^= 1; }));
   CHECK(changed([](sinq::quantized_matrix& o) { o.scale[3] = std::nextafter(o.scale[3], 9.0f); }));

@@ -14,23 +14,8 @@ using namespace sinq_test;
 
 namespace {
 
-sinq::quantized_matrix quantized(const sinq::weight_view& w, const sinq::quantize_options& options = {}) {
-  auto q = sinq::quantize(w, options);
-  if (!q) FAIL(q.error().message);
-  return *std::move(q);
-}
-
 double value(const sinq::quantized_matrix& q, std::size_t i, std::size_t j) {
   return value_of_code(q, i, j);
-}
-
-void check_same(const sinq::quantized_matrix& a, const sinq::quantized_matrix& b) {
-  CHECK(a.format == b.format);
-  CHECK(std::equal(a.codes.begin(), a.codes.end(), b.codes.begin(), b.codes.end()));
-  CHECK(a.scale == b.scale);
-  CHECK(a.zero == b.zero);
-  CHECK(a.col_scale == b.col_scale);
-  CHECK(a.custom_levels == b.custom_levels);
 }
 
 matrix scaled(matrix m, int power) {
@@ -162,7 +147,7 @@ TEST_CASE("the result does not depend on threads") {
         sinq::thread_pool pool{threads};
         options.run.threads = &pool;
         INFO(method.name << " on " << threads << " threads");
-        check_same(reference, quantized(m.view(), options));
+        CHECK(same_result(reference, quantized(m.view(), options)));
       }
     }
 }
@@ -243,8 +228,8 @@ TEST_CASE("every element type gives the result of its floats") {
     for (std::size_t n = 0; n < typed.size(); ++n) floats[n] = sinq::to_float(typed[n]);
     for (const sinq::method_info& method : sinq::method_table) {
       const auto options = runs.usual(method);
-      check_same(quantized(sinq::matrix_view<const T>{typed.data(), m.rows, m.cols}, options),
-                 quantized(sinq::matrix_view<const float>{floats.data(), m.rows, m.cols}, options));
+      CHECK(same_result(quantized(sinq::matrix_view<const T>{typed.data(), m.rows, m.cols}, options),
+                        quantized(sinq::matrix_view<const float>{floats.data(), m.rows, m.cols}, options)));
     }
   };
   check(std::vector<double>(m.values.begin(), m.values.end()));
@@ -272,8 +257,8 @@ TEST_CASE("a view with a stride and unaligned bytes are read right") {
   for (const sinq::method_info& method : sinq::method_table) {
     const auto options = runs.usual(method);
     const auto expected = quantized(part.view(), options);
-    check_same(expected, quantized(m.view().block(0, 7, 12, 50), options));
-    check_same(expected, quantized(sinq::weight_view{bytes.data() + 1, sinq::dtype::f32, 12, 50}, options));
+    CHECK(same_result(expected, quantized(m.view().block(0, 7, 12, 50), options)));
+    CHECK(same_result(expected, quantized(sinq::weight_view{bytes.data() + 1, sinq::dtype::f32, 12, 50}, options)));
   }
 }
 

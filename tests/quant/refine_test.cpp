@@ -1,4 +1,5 @@
 #include "support/catch.hpp"
+#include "support/methods.hpp"
 #include "support/random_matrices.hpp"
 
 #include <sinq/pack/pack.hpp>
@@ -10,12 +11,6 @@
 using namespace sinq_test;
 
 namespace {
-
-sinq::quantized_matrix quantized(const sinq::weight_view& w, const sinq::quantize_options& options) {
-  auto q = sinq::quantize(w, options);
-  if (!q) FAIL(q.error().message);
-  return *std::move(q);
-}
 
 /// sum_ij e_j (W - W')_ij^2 of what pack stores, in f64; e is 1 where none are given.
 double stored_error(const matrix& w, const sinq::quantized_matrix& q, const std::vector<float>& energies = {}) {

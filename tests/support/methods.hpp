@@ -2,6 +2,7 @@
 
 /// What each line of the method table needs to run, so that tests can go through all of them.
 
+#include "support/catch.hpp"
 #include "support/random_matrices.hpp"
 
 #include <sinq/math/hadamard.hpp>
@@ -64,6 +65,21 @@ private:
   sinq::input_moments inputs_;
   std::vector<std::vector<float>> levels_;
 };
+
+/// The result of a run that must succeed.
+[[nodiscard]] inline sinq::quantized_matrix quantized(const sinq::weight_view& w,
+                                                      const sinq::quantize_options& options = {}) {
+  auto q = sinq::quantize(w, options);
+  if (!q) FAIL(q.error().message);
+  return *std::move(q);
+}
+
+/// Whether two results are equal to the bit.
+[[nodiscard]] inline bool same_result(const sinq::quantized_matrix& a, const sinq::quantized_matrix& b) {
+  return a.format == b.format && std::equal(a.codes.begin(), a.codes.end(), b.codes.begin(), b.codes.end()) &&
+         a.scale == b.scale && a.zero == b.zero && a.col_scale == b.col_scale && a.scale_base == b.scale_base &&
+         a.zero_base == b.zero_base && a.custom_levels == b.custom_levels;
+}
 
 /// The weights as a method sees them: rotated where its format says so.
 [[nodiscard]] inline matrix as_rotated(matrix m, const sinq::matrix_format& format) {

@@ -3,9 +3,7 @@
 #include "config.hpp"
 #include "isa.hpp"
 
-#include <algorithm>
 #include <cstddef>
-#include <utility>
 
 /// Loops that are written once, over vectors of W elements, and compiled for every instruction set:
 ///

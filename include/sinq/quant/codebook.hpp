@@ -74,11 +74,8 @@ public:
 
   /// @pre `book` is nf4(), nf3() or one that codebook::make has checked
   explicit codebook_quantizer(codebook book, const codebook_options& options = {})
-      : book_{std::move(book)}, options_{options}, reach_{std::max(-book_.levels.front(), book_.levels.back())} {
-    for (std::size_t k = 0; k + 1 < book_.levels.size(); ++k)
-      border_.push_back(detail::border_between(book_.levels[k], book_.levels[k + 1]));
-    at_zero_ = search(0.0f);
-  }
+      : book_{std::move(book)}, options_{options}, reach_{std::max(-book_.levels.front(), book_.levels.back())},
+        grid_{book_.levels}, at_zero_{grid_.code(0.0f)} {}
 
   [[nodiscard]] int bits() const { return book_.bits; }
   [[nodiscard]] std::size_t group_size() const { return options_.group_size; }
@@ -117,39 +114,13 @@ public:
 
   /// Writes the code of the nearest level for each weight, under a given scale > 0 and zero point.
   void assign(std::span<const float> w, group_params fit, std::span<std::uint8_t> codes) const {
-    std::array<float, block> position{};
-    for (std::size_t begin = 0; begin < w.size(); begin += block) {
-      const std::size_t count = std::min(block, w.size() - begin);
-      const float* const from = w.data() + begin;
-      for (std::size_t k = 0; k < count; ++k) position[k] = from[k] / fit.scale + fit.zero;
-      std::array<std::uint8_t, block> found;
-      if (book_.bits <= 4)
-        count_borders(position, found);
-      else
-        for (std::size_t k = 0; k < count; ++k) found[k] = search(position[k]);
-      std::copy_n(found.begin(), count, codes.begin() + static_cast<std::ptrdiff_t>(begin));
-    }
+    if (book_.bits <= 4)
+      detail::run_wide<detail::nearest_loop<detail::codebook_grid>>(w.data(), w.size(), fit, grid_, codes.data());
+    else
+      for (std::size_t k = 0; k < w.size(); ++k) codes[k] = grid_.code(w[k] / fit.scale + fit.zero);
   }
 
 private:
-  static constexpr std::size_t block = 64;
-
-  /// How many borders lie below a position: its code.
-  [[nodiscard]] std::uint8_t search(float position) const {
-    unsigned code = 0;
-    for (unsigned step = 1u << (book_.bits - 1); step > 0; step /= 2)
-      code += position > border_[code + step - 1] ? step : 0;
-    return static_cast<std::uint8_t>(code);
-  }
-
-  /// The same for a block of positions and few levels, by comparing all with all.
-  void count_borders(const std::array<float, block>& position, std::array<std::uint8_t, block>& codes) const {
-    std::array<std::int32_t, block> count{};
-    for (const float border : border_)
-      for (std::size_t k = 0; k < block; ++k) count[k] += position[k] > border ? 1 : 0;
-    for (std::size_t k = 0; k < block; ++k) codes[k] = static_cast<std::uint8_t>(count[k]);
-  }
-
   [[nodiscard]] static float mean_of(std::span<const float> w) {
     detail::lane_sums sum{};
     std::size_t k = 0;
@@ -179,9 +150,9 @@ private:
 
   codebook book_;
   codebook_options options_;
-  float reach_;               ///< max |level|
-  std::vector<float> border_; ///< [2^bits - 1]: position > border_[k] is nearer to level k + 1 than to k
-  std::uint8_t at_zero_ = 0;  ///< code of the level nearest to 0
+  float reach_; ///< max |level|
+  detail::codebook_grid grid_;
+  std::uint8_t at_zero_; ///< code of the level nearest to 0
 };
 
 /// NormalFloat4 quantization.

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <array>
+#include <bit>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
@@ -19,11 +20,13 @@ struct uniform_grid {
   [[nodiscard]] float highest() const { return top; }
   /// Value of the level nearest to a position, half to even.
   [[nodiscard]] float nearest(float position) const {
-    return (std::min(std::max(position, 0.0f), top) + 0x1p23f) - 0x1p23f;
+    float level;
+    round(position, level);
+    return level;
   }
   [[nodiscard]] std::uint8_t code(float position) const { return static_cast<std::uint8_t>(nearest(position)); }
 
-  /// `nearest` of many.
+  /// `nearest` of one or many.
   template <class Vector>
   SINQ_INLINE void round(const Vector& position, Vector& level) const {
     const Vector most = Vector{} + top;
@@ -46,24 +49,21 @@ struct uniform_grid {
   return rounded > middle ? std::nextafter(rounded, lower) : rounded;
 }
 
-/// Any ascending levels; a position halfway between two belongs to the lower one.
+/// Any ascending levels, as many as a power of two; a position halfway between two belongs to the lower one.
 struct codebook_grid {
   explicit codebook_grid(std::span<const float> levels) : count{levels.size()} {
-    SINQ_ASSERT(count >= 2 && count <= 256);
+    SINQ_ASSERT(count >= 2 && count <= 256 && std::has_single_bit(count));
     std::copy(levels.begin(), levels.end(), level.begin());
     for (std::size_t n = 0; n + 1 < count; ++n) border[n] = border_between(level[n], level[n + 1]);
   }
 
   [[nodiscard]] float lowest() const { return level[0]; }
   [[nodiscard]] float highest() const { return level[count - 1]; }
-  [[nodiscard]] float nearest(float position) const {
-    float value = level[0];
-    for (std::size_t n = 0; n + 1 < count; ++n) value = position > border[n] ? level[n + 1] : value;
-    return value;
-  }
+  [[nodiscard]] float nearest(float position) const { return level[code(position)]; }
+  /// How many borders lie below a position.
   [[nodiscard]] std::uint8_t code(float position) const {
-    unsigned code = 0;
-    for (std::size_t n = 0; n + 1 < count; ++n) code += position > border[n] ? 1 : 0;
+    std::size_t code = 0;
+    for (std::size_t step = count / 2; step > 0; step /= 2) code += position > border[code + step - 1] ? step : 0;
     return static_cast<std::uint8_t>(code);
   }
 

@@ -3,8 +3,6 @@
 #include "lanes.hpp"
 
 #include <algorithm>
-#include <array>
-#include <cmath>
 #include <limits>
 
 SINQ_SEPARATE_ROUNDING_BEGIN

@@ -13,7 +13,7 @@ namespace sinq {
 /// A quantized weight as a quantizer leaves it: one byte a code, auxiliaries in f32. `pack` makes what an engine keeps.
 /// V[i][j] = scale[i][g] * (level[code[i][j]] - zero[i][g]) * t[i / tile_rows][j],  g = j / group_size;  W = V R, see
 /// matrix_format. Where the format quantizes scales or zero points, scale and zero hold the values that their codes
-/// stand for (fit_auxiliaries puts them there).
+/// stand for (refine puts them there).
 struct quantized_matrix {
   matrix_format format;
   std::string method;                 ///< name in the method table, for the record

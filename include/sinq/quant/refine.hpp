@@ -56,22 +56,22 @@ inline constexpr double widest_guess = 8;
 /// Rows of W from which a t is taken at its word.
 inline constexpr double rows_to_guess = 128;
 
-/// Energies guessed from one row of t: (t_j / median t)^-power.
-[[nodiscard]] inline std::vector<double> guessed_energies(std::span<const float> t, double power) {
+/// (t_j / median t)^power of one row of t: energies are guessed so, and t is stretched so.
+[[nodiscard]] inline std::vector<double> relative_powers(std::span<const float> t, double power) {
   std::vector<float> sorted(t.begin(), t.end());
   const auto middle = sorted.begin() + static_cast<std::ptrdiff_t>(sorted.size() / 2);
   std::nth_element(sorted.begin(), middle, sorted.end());
-  std::vector<double> energies(t.size(), 1.0);
+  std::vector<double> powers(t.size(), 1.0);
   for (std::size_t j = 0; j < t.size() && *middle > 0; ++j)
-    energies[j] = std::pow(std::clamp(double{t[j]} / double{*middle}, 1 / widest_guess, widest_guess), -power);
-  return energies;
+    powers[j] = std::pow(std::clamp(double{t[j]} / double{*middle}, 1 / widest_guess, widest_guess), power);
+  return powers;
 }
 
 /// Makes every t differ more from the median one: t_j (t_j / median t)^by.
 inline void stretch_col_scale(quantized_matrix& q, double by) {
   for (std::size_t begin = 0; begin < q.col_scale.size(); begin += q.format.cols) {
     const std::span<float> t = std::span{q.col_scale}.subspan(begin, q.format.cols);
-    const std::vector<double> factors = guessed_energies(t, -by);
+    const std::vector<double> factors = relative_powers(t, by);
     for (std::size_t j = 0; j < t.size(); ++j) t[j] = static_cast<float>(t[j] * factors[j]);
   }
 }
@@ -240,7 +240,7 @@ template <class Grid>
     const std::span<const float> t =
         f.has_col_scale ? std::span<const float>{q.col_scale}.subspan(tile * f.cols, f.cols) : std::span{ones};
     const double power = guess ? options.col_scale_power * trust : 0.0;
-    weights.push_back(detail::error_weights(energies.empty() ? detail::guessed_energies(t, power) : energies, t));
+    weights.push_back(detail::error_weights(energies.empty() ? detail::relative_powers(t, -power) : energies, t));
   }
   if (f.grid == grid::uniform)
     return detail::fit_rows(w, detail::uniform_grid{static_cast<float>(max_code(f.bits))}, options.fit, search, weights,

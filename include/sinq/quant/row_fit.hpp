@@ -32,7 +32,7 @@ namespace sinq::detail {
 
 /// Fits scales, zero points and codes of up to 16 rows to what will be stored: the scratch of one task.
 ///
-///   search   (s, c) of every group by fit_groups, or those that are there
+///   search   (s, z) of every group by fit_groups, or those that are there
 ///   scales   base = max s / (2^scale_bits - 1) over a super-group; u from s / base, rounded down and up
 ///   zeros    for each of these the best zero point; base from the farthest of a super-group; rounded down and up
 ///   choose   the pair with the least error; codes

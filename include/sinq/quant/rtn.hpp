@@ -8,7 +8,6 @@
 #include <cmath>
 #include <limits>
 #include <span>
-#include <utility>
 
 namespace sinq {
 
@@ -76,10 +75,11 @@ struct range_loop {
   return found;
 }
 
-/// Codes nearest to w / s + z, half to even, of a uniform grid.
+/// Codes of the levels nearest to w / s + z.
+template <class Grid>
 struct nearest_loop {
   template <std::size_t W>
-  SINQ_INLINE static void run(const float* w, std::size_t n, const group_params& fit, const uniform_grid& grid,
+  SINQ_INLINE static void run(const float* w, std::size_t n, const group_params& fit, const Grid& grid,
                               std::uint8_t* codes) {
     vec<float, W> x;
     vec<std::int32_t, W> code;
@@ -150,7 +150,8 @@ public:
       std::fill(codes.begin(), codes.end(), static_cast<std::uint8_t>(max_code(bits_) / 2));
       return fit;
     }
-    detail::run_wide<detail::nearest_loop>(w.data(), w.size(), fit, detail::uniform_grid{levels_}, codes.data());
+    detail::run_wide<detail::nearest_loop<detail::uniform_grid>>(w.data(), w.size(), fit, detail::uniform_grid{levels_},
+                                                                 codes.data());
     return fit;
   }
 
