@@ -44,11 +44,11 @@ SINQ_INLINE void store(const Vector& from, T* to) {
   __builtin_memcpy(to, &from, sizeof from);
 }
 
+SINQ_SEPARATE_ROUNDING_BEGIN
 #if SINQ_X86
 #define SINQ_TARGET_AVX2 __attribute__((target("avx2,fma")))
 #define SINQ_TARGET_AVX512 __attribute__((target("avx2,fma,avx512f,avx512bw,avx512dq,avx512vl")))
 
-namespace fused {
 template <class Loop, class... Args>
 SINQ_TARGET_AVX2 void run_avx2(Args&... args) {
   Loop::template run<8>(args...);
@@ -57,48 +57,20 @@ template <class Loop, class... Args>
 SINQ_TARGET_AVX512 void run_avx512(Args&... args) {
   Loop::template run<16>(args...);
 }
-} // namespace fused
-
-SINQ_SEPARATE_ROUNDING_BEGIN
-namespace separate {
-template <class Loop, class... Args>
-SINQ_TARGET_AVX2 void run_avx2(Args&... args) {
-  Loop::template run<8>(args...);
-}
-template <class Loop, class... Args>
-SINQ_TARGET_AVX512 void run_avx512(Args&... args) {
-  Loop::template run<16>(args...);
-}
-} // namespace separate
-SINQ_SEPARATE_ROUNDING_END
 #endif
 
-SINQ_SEPARATE_ROUNDING_BEGIN
 /// Loop::run<W>(args...) on the instruction set in use, each operation rounded.
 template <class Loop, class... Args>
 void run_wide(Args&&... args) {
   switch (current_isa()) {
 #if SINQ_X86
-  case isa::avx512: return separate::run_avx512<Loop>(args...);
-  case isa::avx2: return separate::run_avx2<Loop>(args...);
+  case isa::avx512: return run_avx512<Loop>(args...);
+  case isa::avx2: return run_avx2<Loop>(args...);
 #endif
   case isa::neon: return Loop::template run<4>(args...);
   default: return Loop::template run<1>(args...);
   }
 }
 SINQ_SEPARATE_ROUNDING_END
-
-/// The same for loops whose products are exact, which may be fused with the sums that they enter.
-template <class Loop, class... Args>
-void run_wide_exact(Args&&... args) {
-  switch (current_isa()) {
-#if SINQ_X86
-  case isa::avx512: return fused::run_avx512<Loop>(args...);
-  case isa::avx2: return fused::run_avx2<Loop>(args...);
-#endif
-  case isa::neon: return Loop::template run<4>(args...);
-  default: return Loop::template run<1>(args...);
-  }
-}
 
 } // namespace sinq::detail

@@ -20,6 +20,8 @@ struct sinkhorn_options {
   float sigma_max = 1e3f;
   float target_margin = 1e-6f; ///< added to the smallest standard deviation to give the target
   bool stop_when_worse = true; ///< false: run all iterations and keep the best
+  bool f64_sums = false; ///< standard deviations from sums in f64, which tell iterates of equal worth apart like the
+                         ///< reference more often; false: from sums in the type of the weights
   bool any_magnitude = true; ///< false: the bounds of sigma are absolute, as in the reference, for weights of any size
 };
 
@@ -182,7 +184,7 @@ public:
   }
 
 private:
-  static void start(matrix_view<const Real> w, sinkhorn_workspace<Real>& work) {
+  void start(matrix_view<const Real> w, sinkhorn_workspace<Real>& work) const {
     work.row.assign(w.rows(), 1.0);
     work.col.assign(w.cols(), 1.0);
     work.row_factor.assign(w.rows(), Real{1});
@@ -192,8 +194,9 @@ private:
     measure(w, work);
   }
 
-  static void measure(matrix_view<const Real> w, sinkhorn_workspace<Real>& work) {
-    scaled_stddev<Real>(w, work.col_factor, work.row_factor, work.row_std, work.col_std, work.stats);
+  void measure(matrix_view<const Real> w, sinkhorn_workspace<Real>& work) const {
+    const auto find = options_.f64_sums ? scaled_stddev<Real, double> : scaled_stddev<Real, Real>;
+    find(w, work.col_factor, work.row_factor, work.row_std, work.col_std, work.stats);
   }
 
   /// 1, or the power of 2^8 that, on rows and columns both, brings the mean binary exponent of the standard deviations
