@@ -4,6 +4,7 @@
 #include "isa.hpp"
 
 #include <cstddef>
+#include <utility>
 
 /// Loops that are written once, over vectors of W elements, and compiled for every instruction set:
 ///
@@ -42,6 +43,31 @@ SINQ_INLINE void load(const T* from, Vector& to) {
 template <class Vector, class T>
 SINQ_INLINE void store(const Vector& from, T* to) {
   __builtin_memcpy(to, &from, sizeof from);
+}
+
+template <std::size_t Half, class Vector, std::size_t... Lane>
+SINQ_INLINE void swap_halves(const Vector& from, Vector& to, std::index_sequence<Lane...>) {
+  to = __builtin_shufflevector(from, from, (Lane ^ Half)...);
+}
+/// The least of W lanes, in all of them.
+template <std::size_t W, class Vector>
+SINQ_INLINE void least_of_lanes(Vector& values) {
+  if constexpr (W > 1) {
+    Vector other;
+    swap_halves<W / 2>(values, other, std::make_index_sequence<sizeof values / sizeof values[0]>{});
+    values = other < values ? other : values;
+    least_of_lanes<W / 2>(values);
+  }
+}
+/// The same for the largest.
+template <std::size_t W, class Vector>
+SINQ_INLINE void most_of_lanes(Vector& values) {
+  if constexpr (W > 1) {
+    Vector other;
+    swap_halves<W / 2>(values, other, std::make_index_sequence<sizeof values / sizeof values[0]>{});
+    values = other > values ? other : values;
+    most_of_lanes<W / 2>(values);
+  }
 }
 
 SINQ_SEPARATE_ROUNDING_BEGIN

@@ -25,8 +25,8 @@ struct normalized_range_loop {
         low = x < low ? x : low;
         high = x > high ? x : high;
       }
-      least_of_lanes(low);
-      most_of_lanes(high);
+      least_of_lanes<W>(low);
+      most_of_lanes<W>(high);
       found[i] = {low[0], high[0]};
       for (; j < w.cols(); ++j)
         found[i] = {std::min(found[i].low, row[j] / col[j]), std::max(found[i].high, row[j] / col[j])};

@@ -2,6 +2,7 @@
 
 #include "awq.hpp"
 #include "hadamard_rtn.hpp"
+#include "initial_scales.hpp"
 #include "options.hpp"
 #include "sinkhorn_quantizer.hpp"
 #include "tiles.hpp"
@@ -26,7 +27,11 @@ template <bool Balanced, quantizer Q>
 template <bool Balanced>
 [[nodiscard]] result<quantized_matrix> quantize_rtn(const weight_view& w, const quantize_options& o,
                                                     const matrix_format& format) {
-  return run_tiles<Balanced>(w, o, format, o.rtn());
+  if (o.chosen_refinement() == refine_mode::none) return run_tiles<Balanced>(w, o, format, o.rtn());
+  if (result<void> ok = sinkhorn_normalizer<float>::check(o.sinkhorn); Balanced && !ok) return ok.error();
+  result<quantized_matrix> q = quantize_tiles(w, format, "", initial_scales<Balanced>{o.rtn(), o.sinkhorn}, o.run);
+  if (q) q->codes = {}; // refinement chooses them
+  return q;
 }
 
 [[nodiscard]] inline result<quantized_matrix> quantize_sinq_noz(const weight_view& w, const quantize_options& o,

@@ -17,7 +17,7 @@ namespace sinq {
 struct quantized_matrix {
   matrix_format format;
   std::string method;                 ///< name in the method table, for the record
-  aligned_buffer<std::uint8_t> codes; ///< [N x K]
+  aligned_buffer<std::uint8_t> codes; ///< [N x K]; empty where refine has yet to choose them
   std::vector<float> scale;           ///< [N x G]
   std::vector<float> zero;            ///< [N x G]; empty unless format.has_zero
   std::vector<float> col_scale;       ///< t [row_tiles x K]; empty unless format.has_col_scale

@@ -121,10 +121,12 @@ private:
 
   /// How far from 0 the levels of a group reach, whatever its scale; 0 for a group of zeros.
   [[nodiscard]] double farthest(std::size_t i, std::size_t g) const {
-    const auto codes = q_.code_matrix().row(i).subspan(g * f_.group_size, f_.group_cols(g));
     const float zero = q_.zero_at(i, g);
     const std::span<const float> levels = q_.levels();
-    if (std::all_of(codes.begin(), codes.end(), [&](std::uint8_t code) { return levels[code] == zero; })) return 0;
+    if (!q_.codes.empty()) {
+      const auto codes = q_.code_matrix().row(i).subspan(g * f_.group_size, f_.group_cols(g));
+      if (std::all_of(codes.begin(), codes.end(), [&](std::uint8_t code) { return levels[code] == zero; })) return 0;
+    }
     return std::fabs(double{q_.scale[i * f_.groups() + g]}) *
            double{std::max(std::fabs(levels.front() - zero), std::fabs(levels.back() - zero))};
   }
@@ -174,6 +176,24 @@ private:
   matrix_format& f_;
 };
 
+/// w[i][j] /= by[j]
+struct divide_columns_loop {
+  template <std::size_t W>
+  SINQ_INLINE static void run(const matrix_view<float>& w, const float* by) {
+    vec<float, W> x, divisor;
+    for (std::size_t i = 0; i < w.rows(); ++i) {
+      float* const row = w.data() + i * w.stride();
+      std::size_t j = 0;
+      for (; j + W <= w.cols(); j += W) {
+        load(row + j, x);
+        load(by + j, divisor);
+        store(x / divisor, row + j);
+      }
+      for (; j < w.cols(); ++j) row[j] /= by[j];
+    }
+  }
+};
+
 /// Runs row_fitter over a matrix in blocks of 16 rows of one row tile.
 template <class Grid>
 [[nodiscard]] result<void> fit_rows(const weight_view& w, const Grid& grid, const fit_options& fit, bool search,
@@ -184,7 +204,7 @@ template <class Grid>
   const std::size_t blocks = (height + fit_lanes - 1) / fit_lanes;
   const auto fit_block = [&](std::size_t begin, std::size_t end) -> result<void> {
     row_fitter<Grid> fitter{q, grid, fit, search};
-    std::vector<float> values(fit_lanes * f.cols);
+    aligned_buffer<float> values{fit_lanes * f.cols, aligned_buffer<float>::uninitialized};
     std::vector<float> divisor(f.has_col_scale ? f.cols : 0);
     for (std::size_t n = begin; n < end; ++n) {
       const std::size_t tile = n / blocks;
@@ -197,8 +217,7 @@ template <class Grid>
         const float t = q.col_scale[tile * f.cols + j];
         divisor[j] = t == 0 ? 1 : t;
       }
-      for (std::size_t i = 0; i < rows.rows(); ++i)
-        for (std::size_t j = 0; j < divisor.size(); ++j) values[i * f.cols + j] /= divisor[j];
+      if (f.has_col_scale) run_wide<divide_columns_loop>(rows, divisor.data());
       fitter(i0, rows, weights[tile]);
     }
     return {};
@@ -213,6 +232,7 @@ template <class Grid>
 /// squares follow, and what the format quantizes (scales, zero points) is rounded before the rest is fitted to it.
 /// minimise sum_ij e_j (W - W')_ij^2,  e_j = E[x_j^2] given, or guessed as t_j^-power
 /// @param w         [N x K], the weights that q was made from
+/// @param q         its codes may be missing, an empty buffer, where there is a search; groups of zeros have scale 0 then
 /// @param energies  [K] E[x_j^2], or empty for the guess
 /// @param search    false: scales and zero points stay, but for what storage changes
 /// @errors          errc::invalid_argument (shapes), errc::cancelled
@@ -224,6 +244,8 @@ template <class Grid>
   if (w.rows() != f.rows || w.cols() != f.cols || (!energies.empty() && energies.size() != f.cols))
     return make_error(errc::invalid_argument, "refine: the weights are ", w.rows(), " x ", w.cols(), " with ",
                       energies.size(), " energies, the quantized matrix ", f.rows, " x ", f.cols);
+  if (q.codes.size() != f.rows * f.cols && !(search && q.codes.empty()))
+    return make_error(errc::invalid_argument, "refine: ", q.codes.size(), " codes for ", f.rows, " x ", f.cols);
   if (options.fit.candidates < 1 || !(options.fit.narrowing >= 0) ||
       !(options.fit.narrowing * static_cast<float>(options.fit.candidates - 1) < 1))
     return make_error(errc::invalid_argument, "refine: ", options.fit.candidates, " candidates narrowed by ",
@@ -233,6 +255,7 @@ template <class Grid>
   const bool guess = energies.empty() && search;
   if (guess) detail::stretch_col_scale(q, options.col_scale_stretch * trust);
   detail::col_scale_settler{q}();
+  if (q.codes.empty()) q.codes = {f.rows * f.cols, aligned_buffer<std::uint8_t>::uninitialized};
   energies = detail::rotated_energies(std::move(energies), f.rotation);
   std::vector<std::vector<float>> weights;
   const std::vector<float> ones(f.has_col_scale ? 0 : f.cols, 1.0f);

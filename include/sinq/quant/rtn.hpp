@@ -53,7 +53,6 @@ struct value_range {
 struct range_loop {
   template <std::size_t W>
   SINQ_INLINE static void run(const float* w, std::size_t n, value_range& found) {
-    found = {w[0], w[0]};
     vec<float, W> low = vec<float, W>{} + w[0], high = low, x;
     std::size_t k = 0;
     for (; k + W <= n; k += W) {
@@ -61,9 +60,10 @@ struct range_loop {
       low = x < low ? x : low;
       high = x > high ? x : high;
     }
+    least_of_lanes<W>(low);
+    most_of_lanes<W>(high);
+    found = {low[0], high[0]};
     for (; k < n; ++k) found = {std::min(found.low, w[k]), std::max(found.high, w[k])};
-    for (std::size_t lane = 0; lane < W; ++lane)
-      found = {std::min<float>(found.low, low[lane]), std::max<float>(found.high, high[lane])};
   }
 };
 
@@ -145,7 +145,7 @@ public:
     SINQ_ASSERT(std::all_of(w.begin(), w.end(), [](float value) { return is_finite(value); }));
     const auto [low, high] = detail::low_and_high(w);
     if (options_.noz) return assign_noz(w, std::max(-low, high), codes);
-    const group_params fit = options_.symmetric ? fit_symmetric(low, high) : fit_asymmetric(low, high);
+    const group_params fit = this->fit(low, high);
     if (fit.scale == 0) {
       std::fill(codes.begin(), codes.end(), static_cast<std::uint8_t>(max_code(bits_) / 2));
       return fit;
@@ -153,6 +153,12 @@ public:
     detail::run_wide<detail::nearest_loop<detail::uniform_grid>>(w.data(), w.size(), fit, detail::uniform_grid{levels_},
                                                                  codes.data());
     return fit;
+  }
+
+  /// Scale and zero point of a group whose weights reach from low to high. @pre both are finite, and not noz
+  [[nodiscard]] group_params fit(float low, float high) const {
+    SINQ_ASSERT(!options_.noz);
+    return options_.symmetric ? fit_symmetric(low, high) : fit_asymmetric(low, high);
   }
 
 private:

@@ -33,7 +33,7 @@ class tile_bundle {
 public:
   /// @param i0, j0  the first row and column of the first tile, of rows x cols; the last tile may be narrower
   tile_bundle(std::size_t i0, std::size_t j0, std::size_t rows, std::size_t cols, std::size_t all_cols)
-      : i0_{i0}, j0_{j0}, rows_{rows}, cols_{cols}, all_cols_{all_cols}, values_(rows * all_cols) {}
+      : i0_{i0}, j0_{j0}, rows_{rows}, cols_{cols}, all_cols_{all_cols}, values_{rows * all_cols, aligned_buffer<float>::uninitialized} {}
 
   [[nodiscard]] std::size_t size() const { return (all_cols_ + cols_ - 1) / cols_; }
   /// The weights of a tile, once they are loaded.
@@ -43,16 +43,14 @@ public:
 
   /// Reads all tiles; false if a weight is not finite.
   [[nodiscard]] bool load(const weight_view& w) {
-    if (size() == 1) return load_finite(w, i0_, j0_, tile(0));
+    constexpr std::size_t rows_at_once = 16; // still in the nearest cache when they are looked at
     bool finite = true;
-    std::vector<float> row(all_cols_);
-    for (std::size_t i = 0; i < rows_; ++i) {
-      w.load(i0_ + i, j0_, row);
-      finite &= all_finite(row);
-      for (std::size_t n = 0; n < size(); ++n) {
-        const matrix_view<float> to = tile(n);
-        std::copy_n(row.data() + n * cols_, to.cols(), to.data() + i * to.cols());
-      }
+    for (std::size_t begin = 0; begin < rows_; begin += rows_at_once) {
+      const std::size_t end = std::min(rows_, begin + rows_at_once);
+      for (std::size_t i = begin; i < end; ++i)
+        for (std::size_t n = 0; n < size(); ++n) w.load(i0_ + i, j0_ + n * cols_, tile(n).row(i));
+      for (std::size_t n = 0; n < size(); ++n)
+        finite &= all_finite({tile(n).row(begin).data(), (end - begin) * tile(n).cols()});
     }
     return finite;
   }
@@ -64,7 +62,7 @@ public:
       std::uint8_t* code = whole.codes.data() + (i0_ + i) * whole.format.cols + j0_;
       std::size_t group = (i0_ + i) * groups + j0_ / whole.format.group_size;
       for (const quantized_matrix& tile : tiles) {
-        code = std::copy_n(tile.codes.data() + i * tile.format.cols, tile.format.cols, code);
+        if (!tile.codes.empty()) code = std::copy_n(tile.codes.data() + i * tile.format.cols, tile.format.cols, code);
         for (std::size_t g = 0; g < tile.format.groups(); ++g, ++group) {
           whole.scale[group] = tile.scale[i * tile.format.groups() + g];
           if (whole.format.has_zero) whole.zero[group] = tile.zero[i * tile.format.groups() + g];
@@ -78,7 +76,7 @@ public:
 
 private:
   std::size_t i0_, j0_, rows_, cols_, all_cols_;
-  std::vector<float> values_;
+  aligned_buffer<float> values_;
 };
 
 /// Tiles in a bundle: up to eight of 8 MiB of floats in all, and few enough that the tasks are many.
