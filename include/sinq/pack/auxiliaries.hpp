@@ -68,6 +68,21 @@ inline float coarsen(std::span<std::uint8_t> codes, float zero, float ratio, con
   return new_zero;
 }
 
+struct largest_code_loop {
+  template <std::size_t W>
+  SINQ_INLINE static void run(const std::uint8_t* codes, std::size_t n, std::uint8_t& largest) {
+    constexpr std::size_t width = 4 * W;
+    vec<std::uint8_t, width> some, most{};
+    std::size_t k = 0;
+    for (; k + width <= n; k += width) {
+      load(codes + k, some);
+      most = some > most ? some : most;
+    }
+    for (std::size_t lane = 0; lane < width; ++lane) largest = std::max<std::uint8_t>(largest, most[lane]);
+    for (; k < n; ++k) largest = std::max(largest, codes[k]);
+  }
+};
+
 /// Checks what the caller handed in: sizes, finite auxiliaries, codes within their width.
 [[nodiscard]] inline result<void> check_quantized(const quantized_matrix& q) {
   const matrix_format& f = q.format;
@@ -97,7 +112,9 @@ inline float coarsen(std::span<std::uint8_t> codes, float zero, float ratio, con
   for (std::size_t j = 0; j < q.col_scale.size(); ++j)
     if (!is_finite(q.col_scale[j]))
       return make_error(errc::non_finite, "quantized_matrix: t of column ", j % f.cols, " is not finite");
-  for (std::size_t n = 0; n < q.codes.size(); ++n)
+  std::uint8_t largest = 0;
+  run_wide<largest_code_loop>(q.codes.data(), q.codes.size(), largest);
+  for (std::size_t n = 0; largest > max_code(f.bits) && n < q.codes.size(); ++n)
     if (q.codes[n] > max_code(f.bits))
       return make_error(errc::invalid_argument, "quantized_matrix: code at row ", n / f.cols, ", column ", n % f.cols,
                         " is ", int{q.codes[n]}, ", expected at most ", max_code(f.bits));

@@ -55,14 +55,21 @@ struct packed_layout {
   /// Packs the codes of a row. @pre every code <= max_code(Bits), row.size() == row_bytes(codes.size())
   static void pack_row(std::span<const std::uint8_t> codes, std::span<byte> row) {
     SINQ_ASSERT(row.size() == row_bytes(codes.size()));
-    std::fill(row.begin(), row.end(), byte{0});
-    for (std::size_t j = 0; j < codes.size(); j += 8) {
-      const std::size_t count = std::min<std::size_t>(8, codes.size() - j);
-      std::uint64_t word = 0;
-      for (std::size_t k = 0; k < count; ++k) word |= std::uint64_t{codes[j + k]} << (k * Bits);
-      const std::span<byte> to = row.subspan(j / 8 * Bits);
-      std::memcpy(to.data(), &word, std::min<std::size_t>(Bits, to.size()));
+    byte* to = row.data();
+    std::size_t j = 0;
+    std::uint64_t word = 0;
+    for (; j + 8 <= codes.size(); j += 8, to += Bits) {
+      std::memcpy(&word, codes.data() + j, 8);
+      word = join(word);
+      std::memcpy(to, &word, Bits);
     }
+    const std::size_t rest = static_cast<std::size_t>(row.data() + row.size() - to);
+    std::fill_n(to, rest, byte{0});
+    if (j == codes.size()) return;
+    word = 0;
+    std::memcpy(&word, codes.data() + j, codes.size() - j);
+    word = join(word);
+    std::memcpy(to, &word, std::min<std::size_t>(Bits, rest));
   }
 
   /// Unpacks the codes of a row. @pre row.size() == row_bytes(codes.size())
@@ -76,6 +83,14 @@ struct packed_layout {
       for (std::size_t k = 0; k < count; ++k)
         codes[j + k] = static_cast<std::uint8_t>((word >> (k * Bits)) & static_cast<unsigned>(max_code(Bits)));
     }
+  }
+
+private:
+  /// 8 codes, one a byte, side by side in 8 b bits: neighbours are joined, then pairs, then fours.
+  [[nodiscard]] static constexpr std::uint64_t join(std::uint64_t codes) {
+    codes = (codes & 0x00ff00ff00ff00ffu) | (codes & 0xff00ff00ff00ff00u) >> (8 - Bits);
+    codes = (codes & 0x0000ffff0000ffffu) | (codes & 0xffff0000ffff0000u) >> (16 - 2 * Bits);
+    return (codes & 0x00000000ffffffffu) | (codes & 0xffffffff00000000u) >> (32 - 4 * Bits);
   }
 };
 

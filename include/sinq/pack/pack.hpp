@@ -53,21 +53,24 @@ inline constexpr float zero_tolerance = 0x1p-4f;
 
 /// Codes, scales and zero points of one row as they will be stored, before conversion.
 struct packed_row {
-  std::vector<std::uint8_t> codes;
+  std::span<const std::uint8_t> codes; ///< of the quantized matrix, or those below
+  std::vector<std::uint8_t> coarsened;
   std::vector<float> scale;
   std::vector<float> zero;
+  std::vector<float> stored; ///< scratch
 };
 
 /// Shifts a row's scales and coarsens groups whose scale would fall below the storage range (2^-29 of the largest).
 inline void fit_row(const quantized_matrix& q, std::size_t i, std::span<const int> shifts, packed_row& row) {
   const matrix_format& f = q.format;
-  const auto codes = q.code_matrix().row(i);
-  row.codes.assign(codes.begin(), codes.end());
+  row.codes = q.code_matrix().row(i);
   row.scale.resize(f.groups());
   row.zero.resize(f.groups());
   const storage_range limits = range_of(storage(f.aux));
   for (std::size_t g = 0; g < f.groups(); ++g) {
-    const float scale = std::ldexp(q.scale[i * f.groups() + g], -shifts[f.row_tile(i) * f.groups() + g]);
+    const int shift = shifts[f.row_tile(i) * f.groups() + g];
+    const float as_is = q.scale[i * f.groups() + g];
+    const float scale = shift == 0 ? as_is : std::ldexp(as_is, -shift);
     if (f.scale_bits != 0) {
       row.scale[g] = scale;
       row.zero[g] = q.zero_at(i, g);
@@ -77,20 +80,21 @@ inline void fit_row(const quantized_matrix& q, std::size_t i, std::span<const in
     row.zero[g] = q.zero_at(i, g);
     if (scale == 0 || std::fabs(scale) >= limits.least || is_zero_group(q, i, g)) continue;
     row.scale[g] = std::copysign(limits.least, scale);
-    row.zero[g] = coarsen(std::span{row.codes}.subspan(g * f.group_size, f.group_cols(g)), row.zero[g],
+    if (row.codes.data() != row.coarsened.data()) row.coarsened.assign(row.codes.begin(), row.codes.end());
+    row.codes = row.coarsened;
+    row.zero[g] = coarsen(std::span{row.coarsened}.subspan(g * f.group_size, f.group_cols(g)), row.zero[g],
                           scale / row.scale[g], f, q.levels());
   }
 }
 
-[[nodiscard]] inline result<void> check_stored_zero(const packed_row& row, std::size_t i, aux_dtype aux,
+[[nodiscard]] inline result<void> check_stored_zero(packed_row& row, std::size_t i, aux_dtype aux,
                                                     std::span<const byte> stored) {
-  for (std::size_t g = 0; g < row.zero.size(); ++g) {
-    float back = 0;
-    load_floats(stored.data() + g * size_bytes(storage(aux)), storage(aux), {&back, 1});
-    if (!(std::fabs(back - row.zero[g]) <= zero_tolerance))
+  row.stored.resize(row.zero.size());
+  load_floats(stored.data(), storage(aux), row.stored);
+  for (std::size_t g = 0; g < row.zero.size(); ++g)
+    if (!(std::fabs(row.stored[g] - row.zero[g]) <= zero_tolerance))
       return make_error(errc::not_representable, "pack: zero point ", row.zero[g], " of row ", i, ", group ", g,
                         " does not fit ", to_string(storage(aux)), "; use f32 auxiliaries or a fitting group");
-  }
   return {};
 }
 
