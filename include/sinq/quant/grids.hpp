@@ -15,6 +15,7 @@ namespace sinq::detail {
 /// The grid 0, 1 .. top.
 struct uniform_grid {
   float top;
+  float bottom = 0; ///< always; a compiler that sees the constant compares and masks instead of taking the larger
 
   [[nodiscard]] float lowest() const { return 0; }
   [[nodiscard]] float highest() const { return top; }
@@ -29,9 +30,9 @@ struct uniform_grid {
   /// `nearest` of one or many.
   template <class Vector>
   SINQ_INLINE void round(const Vector& position, Vector& level) const {
-    const Vector most = Vector{} + top;
-    const Vector below = position < most ? position : most;
-    level = ((below > 0.0f ? below : Vector{}) + 0x1p23f) - 0x1p23f;
+    const Vector most = Vector{} + top, least = Vector{} + bottom;
+    level = position < most ? position : most;
+    level = ((level > least ? level : least) + 0x1p23f) - 0x1p23f;
   }
   /// `code` of many.
   template <class Vector, class Codes>

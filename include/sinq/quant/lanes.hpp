@@ -10,14 +10,14 @@ SINQ_SEPARATE_ROUNDING_BEGIN
 
 namespace sinq::detail {
 
-/// Groups are fitted 16 at a time, one a lane, the lanes being rows: every sum runs down a lane from the first column
+/// Groups are fitted 32 at a time, one a lane, the lanes being rows: every sum runs down a lane from the first column
 /// to the last, in whatever width the machine has, so that results do not depend on it.
-inline constexpr std::size_t fit_lanes = 16;
+inline constexpr std::size_t fit_lanes = 32;
 using float_lanes = std::array<float, fit_lanes>;
 
-/// 16 groups of n weights x, and the weights m of their squared errors, which the lanes share.
+/// 32 groups of n weights x, and the weights m of their squared errors, which the lanes share.
 struct lane_block {
-  const float* values;  ///< [n x 16]
+  const float* values;  ///< [n x 32]
   const float* weights; ///< [n], > 0
   std::size_t size;     ///< n >= 1
 };
@@ -43,7 +43,7 @@ struct error_loop {
   }
 };
 
-/// Errors sum m (x - s (level - z))^2 of 16 groups whose scales and zero points are given. A scale of 0 stands for
+/// Errors sum m (x - s (level - z))^2 of 32 groups whose scales and zero points are given. A scale of 0 stands for
 /// zeros.
 template <class Grid>
 void group_errors(const Grid& grid, const lane_block& block, const float_lanes& scale, const float_lanes& zero,

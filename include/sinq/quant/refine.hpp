@@ -194,7 +194,7 @@ struct divide_columns_loop {
   }
 };
 
-/// Runs row_fitter over a matrix in blocks of 16 rows of one row tile.
+/// Runs row_fitter over a matrix in blocks of 32 rows of one row tile.
 template <class Grid>
 [[nodiscard]] result<void> fit_rows(const weight_view& w, const Grid& grid, const fit_options& fit, bool search,
                                     const std::vector<std::vector<float>>& weights, quantized_matrix& q,
@@ -222,7 +222,7 @@ template <class Grid>
     }
     return {};
   };
-  return parallel_for(run.on(), f.row_tiles() * blocks, 4, fit_block, run.progress);
+  return parallel_for(run.on(), f.row_tiles() * blocks, 2, fit_block, run.progress);
 }
 
 } // namespace detail
@@ -232,7 +232,8 @@ template <class Grid>
 /// squares follow, and what the format quantizes (scales, zero points) is rounded before the rest is fitted to it.
 /// minimise sum_ij e_j (W - W')_ij^2,  e_j = E[x_j^2] given, or guessed as t_j^-power
 /// @param w         [N x K], the weights that q was made from
-/// @param q         its codes may be missing, an empty buffer, where there is a search; groups of zeros have scale 0 then
+/// @param q         its codes may be missing, an empty buffer, where there is a search; groups of zeros have scale 0
+/// then
 /// @param energies  [K] E[x_j^2], or empty for the guess
 /// @param search    false: scales and zero points stay, but for what storage changes
 /// @errors          errc::invalid_argument (shapes), errc::cancelled

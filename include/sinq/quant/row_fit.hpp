@@ -30,7 +30,7 @@ namespace sinq::detail {
   return double{rounded} >= value ? rounded : round_precision(aux, static_cast<float>(value * (1 + 2 * step)));
 }
 
-/// Fits scales, zero points and codes of up to 16 rows to what will be stored: the scratch of one task.
+/// Fits scales, zero points and codes of up to 32 rows to what will be stored: the scratch of one task.
 ///
 ///   search   (s, z) of every group by fit_groups, or those that are there
 ///   scales   base = max s / (2^scale_bits - 1) over a super-group; u from s / base, rounded down and up
@@ -48,11 +48,11 @@ public:
     const std::size_t span =
         f_.scale_bits != 0 || f_.zero_bits != 0 ? (f_.super_group == 0 ? f_.groups() : f_.super_group) : 1;
     groups_at_once_ = span;
+    values_ = {span * f_.group_size * fit_lanes, aligned_buffer<float>::uninitialized};
     fits_.resize(span);
-    values_.resize(span * f_.group_size * fit_lanes);
   }
 
-  /// @param rows     [count x K] the weights over t, count <= 16
+  /// @param rows     [count x K] the weights over t, count <= 32
   /// @param weights  [K] of the squared errors, > 0
   void operator()(std::size_t row_begin, matrix_view<const float> rows, std::span<const float> weights) {
     row_begin_ = row_begin;
@@ -225,7 +225,7 @@ private:
   std::size_t row_begin_ = 0;
   std::size_t count_ = 0;
   std::vector<lane_fit> fits_;
-  std::vector<float> values_;
+  aligned_buffer<float> values_;
   std::array<int, fit_lanes> exponent_{};
   std::array<std::array<float, 2>, fit_lanes> factor_{}; ///< two halves of 2^-exponent
   float_lanes scale_base_{}, zero_base_{};

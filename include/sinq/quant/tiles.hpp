@@ -33,7 +33,9 @@ class tile_bundle {
 public:
   /// @param i0, j0  the first row and column of the first tile, of rows x cols; the last tile may be narrower
   tile_bundle(std::size_t i0, std::size_t j0, std::size_t rows, std::size_t cols, std::size_t all_cols)
-      : i0_{i0}, j0_{j0}, rows_{rows}, cols_{cols}, all_cols_{all_cols}, values_{rows * all_cols, aligned_buffer<float>::uninitialized} {}
+      : i0_{i0}, j0_{j0}, rows_{rows}, cols_{cols}, all_cols_{all_cols}, values_{rows * all_cols,
+                                                                                 aligned_buffer<float>::uninitialized} {
+  }
 
   [[nodiscard]] std::size_t size() const { return (all_cols_ + cols_ - 1) / cols_; }
   /// The weights of a tile, once they are loaded.
