@@ -187,7 +187,7 @@ private:
 struct variance_loop {
   double terms;              ///< of each sum, > 1
   double cancellation_limit; ///< of the ratio of variance to mean square
-  double least;              ///< of a sum of squares
+  double least;              ///< of the variance times their number
 
   template <std::size_t W>
   SINQ_INLINE static void run(const variance_loop& with, double* sums, const double* squares, std::size_t n) {
@@ -206,8 +206,9 @@ private:
     load(sums, sum);
     load(squares, square);
     const vec<double, W> spread = square - (sum * sum) * per_term;
-    const auto good = (spread > square * with.cancellation_limit) & (square >= with.least);
-    store(good ? spread * per_rest : vec<double, W>{} - 1.0, sums);
+    vec<double, W> floor = vec<double, W>{} + with.least;
+    floor = square * with.cancellation_limit > floor ? square * with.cancellation_limit : floor;
+    store(spread > floor ? spread * per_rest : vec<double, W>{} - 1.0, sums);
   }
 };
 

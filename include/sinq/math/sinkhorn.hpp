@@ -76,6 +76,46 @@ struct divide_loop {
   }
 };
 
+/// One step of some scales: scale *= clamp(clamp(sigma) / target), clamped, and factor = window / scale.
+template <class Real>
+struct scale_step {
+  struct bounds {
+    double low, high;
+  };
+  bounds sigma, ratio, scale;
+  double per_target;
+  Real window;
+
+  template <std::size_t W>
+  SINQ_INLINE static void run(const scale_step& by, const double* sigma, std::size_t n, double* scale, Real* factor) {
+    constexpr std::size_t width = W < 2 ? 1 : W / 2;
+    std::size_t k = 0;
+    for (; k + width <= n; k += width) move<width>(by, sigma + k, scale + k, factor + k);
+    for (; k < n; ++k) move<1>(by, sigma + k, scale + k, factor + k);
+  }
+
+private:
+  template <std::size_t W>
+  SINQ_INLINE static void move(const scale_step& by, const double* sigma, double* scale, Real* factor) {
+    vec<double, W> x, old;
+    load(sigma, x);
+    load(scale, old);
+    clamp(x, by.sigma);
+    x *= by.per_target;
+    clamp(x, by.ratio);
+    x *= old;
+    clamp(x, by.scale);
+    store(x, scale);
+    store(by.window / __builtin_convertvector(x, vec<Real, W>), factor);
+  }
+  template <class Vector>
+  SINQ_INLINE static void clamp(Vector& x, const bounds& to) {
+    const Vector low = Vector{} + to.low, high = Vector{} + to.high;
+    x = x > low ? x : low;
+    x = x < high ? x : high;
+  }
+};
+
 /// Index of the first entry that is not finite, or their number.
 template <class Real>
 [[nodiscard]] std::size_t find_non_finite(std::span<const Real> values) {
@@ -236,14 +276,13 @@ private:
 
   void step(std::span<const double> sigma, Real target, Real window, std::span<double> scale,
             std::span<Real> factor) const {
-    const double low = std::exp(static_cast<double>(options_.log_scale_min));
-    const double high = std::exp(static_cast<double>(options_.log_scale_max));
-    for (std::size_t k = 0; k < sigma.size(); ++k) {
-      const double ratio = std::clamp(std::clamp<double>(sigma[k], options_.sigma_min, options_.sigma_max) / target,
-                                      double{options_.ratio_min}, double{options_.ratio_max});
-      scale[k] = std::clamp(scale[k] * ratio, low, high);
-      factor[k] = window / static_cast<Real>(scale[k]);
-    }
+    const detail::scale_step<Real> by{
+        {options_.sigma_min, options_.sigma_max},
+        {options_.ratio_min, options_.ratio_max},
+        {std::exp(static_cast<double>(options_.log_scale_min)), std::exp(static_cast<double>(options_.log_scale_max))},
+        1 / static_cast<double>(target),
+        window};
+    detail::run_wide<detail::scale_step<Real>>(by, sigma.data(), sigma.size(), scale.data(), factor.data());
   }
 
   sinkhorn_options options_;

@@ -5,6 +5,7 @@
 
 #include <array>
 #include <cstdint>
+#include <utility>
 
 SINQ_SEPARATE_ROUNDING_BEGIN
 
@@ -20,6 +21,71 @@ struct lane_block {
   const float* values;  ///< [n x 32]
   const float* weights; ///< [n], > 0
   std::size_t size;     ///< n >= 1
+};
+
+/// to[j][lane] = from[lane][j] of 32 rows of n weights, and the least and largest of each: squares of W x W weights,
+/// whose halves, then quarters .., are exchanged until columns are rows.
+struct transpose_loop {
+  template <std::size_t W>
+  SINQ_INLINE static void run(const std::array<const float*, fit_lanes>& from, std::size_t n, float* to,
+                              float_lanes& lows, float_lanes& highs) {
+    for (std::size_t lane = 0; lane < fit_lanes; lane += W) {
+      vec<float, W> rows[W], column{}, low{}, high;
+      std::size_t j = 0;
+      for (std::size_t r = 0; r < W; ++r) low[r] = from[lane + r][0];
+      high = low;
+      for (; j + W <= n; j += W) {
+        for (std::size_t r = 0; r < W; ++r) load(from[lane + r] + j, rows[r]);
+        exchange<W, W / 2>(rows);
+        for (std::size_t r = 0; r < W; ++r) keep(rows[r], low, high, to + (j + r) * fit_lanes + lane);
+      }
+      for (; j < n; ++j) {
+        for (std::size_t r = 0; r < W; ++r) column[r] = from[lane + r][j];
+        keep(column, low, high, to + j * fit_lanes + lane);
+      }
+      store(low, lows.data() + lane);
+      store(high, highs.data() + lane);
+    }
+  }
+
+private:
+  template <class Vector>
+  SINQ_INLINE static void keep(const Vector& column, Vector& low, Vector& high, float* to) {
+    low = column < low ? column : low;
+    high = column > high ? column : high;
+    store(column, to);
+  }
+  template <std::size_t W, std::size_t Half>
+  SINQ_INLINE static void exchange(vec<float, W> (&rows)[W]) {
+    if constexpr (Half > 0) {
+      for (std::size_t r = 0; r < W; ++r)
+        if ((r & Half) == 0) exchange_two<Half>(rows[r], rows[r + Half], std::make_index_sequence<W>{});
+      exchange<W, Half / 2>(rows);
+    }
+  }
+  template <std::size_t Half, class Vector, std::size_t... Lane>
+  SINQ_INLINE static void exchange_two(Vector& a, Vector& b, std::index_sequence<Lane...>) {
+    constexpr std::size_t width = sizeof...(Lane);
+    const Vector first = __builtin_shufflevector(a, b, ((Lane & Half) != 0 ? width + Lane - Half : Lane)...);
+    b = __builtin_shufflevector(a, b, ((Lane & Half) != 0 ? width + Lane : Lane + Half)...);
+    a = first;
+  }
+};
+
+/// x[j][lane] *= by[0][lane], then by[1][lane]
+struct scale_lanes_loop {
+  template <std::size_t W>
+  SINQ_INLINE static void run(float* x, std::size_t n, const std::array<float_lanes, 2>& by) {
+    for (std::size_t lane = 0; lane < fit_lanes; lane += W) {
+      vec<float, W> first, second, values;
+      load(by[0].data() + lane, first);
+      load(by[1].data() + lane, second);
+      for (std::size_t j = 0; j < n; ++j) {
+        load(x + j * fit_lanes + lane, values);
+        store(values * first * second, x + j * fit_lanes + lane);
+      }
+    }
+  }
 };
 
 template <class Grid>

@@ -2,6 +2,7 @@
 
 #include "../core/convert.hpp"
 #include "../core/parallel.hpp"
+#include "../core/powers.hpp"
 #include "../core/weight_view.hpp"
 #include "../math/hadamard.hpp"
 #include "../math/input_moments.hpp"
@@ -110,7 +111,7 @@ private:
     std::vector<double> factor(f_.groups()), count(f_.groups());
     for (std::size_t i = begin; i < end; ++i)
       for (std::size_t g = 0; g < f_.groups(); ++g)
-        if (const double reach = std::ldexp(farthest(i, g), -4); reach > 0) factor[g] += near_log2(reach), ++count[g];
+        if (const double reach = farthest(i, g) / 16; reach > 0) factor[g] += near_log2(reach), ++count[g];
     for (std::size_t g = 0; g < f_.groups(); ++g) factor[g] = count[g] == 0 ? 1 : near_exp2(factor[g] / count[g]);
     for (std::size_t i = begin; i < end; ++i)
       for (std::size_t g = 0; g < f_.groups(); ++g)
@@ -129,12 +130,6 @@ private:
     }
     return std::fabs(double{q_.scale[i * f_.groups() + g]}) *
            double{std::max(std::fabs(levels.front() - zero), std::fabs(levels.back() - zero))};
-  }
-
-  /// The binary logarithm, linear between powers of two, and its inverse: the same on every machine.
-  [[nodiscard]] static double near_log2(double x) { return std::ilogb(x) + (std::ldexp(x, -std::ilogb(x)) - 1); }
-  [[nodiscard]] static double near_exp2(double y) {
-    return std::ldexp(1 + (y - std::floor(y)), static_cast<int>(std::floor(y)));
   }
 
   /// Exponent k such that t 2^k and scale 2^-k suit their storage.

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "../core/powers.hpp"
 #include "group_fit.hpp"
 #include "quantized_matrix.hpp"
 #include "rtn.hpp"
@@ -78,21 +79,20 @@ private:
   void load(matrix_view<const float> rows, std::size_t g0, std::size_t g1) {
     const std::size_t begin = g0 * f_.group_size;
     const std::size_t end = (g1 - 1) * f_.group_size + f_.group_cols(g1 - 1);
+    std::array<const float*, fit_lanes> from;
+    for (std::size_t lane = 0; lane < fit_lanes; ++lane)
+      from[lane] = rows.row(std::min(lane, count_ - 1)).data() + begin;
+    float_lanes low, high;
+    run_wide<transpose_loop>(from, end - begin, values_.data(), low, high);
+    std::array<float_lanes, 2> factors;
     for (std::size_t lane = 0; lane < fit_lanes; ++lane) {
-      const std::span<const float> row = rows.row(std::min(lane, count_ - 1)).subspan(begin, end - begin);
-      const auto [low, high] = low_and_high(row);
-      const float most = std::max(-low, high);
-      exponent_[lane] = most == 0 ? 0 : std::ilogb(most);
-      factor_[lane] = {std::ldexp(1.0f, -exponent_[lane] / 2),
-                       std::ldexp(1.0f, -(exponent_[lane] - exponent_[lane] / 2))};
+      const float most = std::max(-low[lane], high[lane]);
+      exponent_[lane] = most == 0 ? 0 : exponent_of(most);
+      factors[0][lane] = power_of_two(-exponent_[lane] / 2);
+      factors[1][lane] = power_of_two(-(exponent_[lane] - exponent_[lane] / 2));
+      factor_[lane] = {factors[0][lane], factors[1][lane]};
     }
-    for (std::size_t j = begin; j < end; j += f_.group_size)
-      for (std::size_t lane = 0; lane < fit_lanes; ++lane) {
-        const std::span<const float> row =
-            rows.row(std::min(lane, count_ - 1)).subspan(j, std::min(f_.group_size, end - j));
-        float* const to = values_.data() + (j - begin) * fit_lanes + lane;
-        for (std::size_t k = 0; k < row.size(); ++k) to[k * fit_lanes] = row[k] * factor_[lane][0] * factor_[lane][1];
-      }
+    run_wide<scale_lanes_loop>(values_.data(), end - begin, factors);
   }
 
   void find(std::size_t g, std::size_t at, const lane_block& b) {
@@ -110,7 +110,7 @@ private:
     const std::size_t i = lane_row(lane);
     const float most = std::max(-fit.low[lane], fit.high[lane]);
     const float least = f_.has_zero ? most / bounds_.max_zero : 0.0f;
-    fit.scale[lane] = std::ldexp(q_.scale[i * f_.groups() + g], -exponent_[lane]);
+    fit.scale[lane] = times_power_of_two(q_.scale[i * f_.groups() + g], -exponent_[lane]);
     fit.zero[lane] = q_.zero_at(i, g);
     if (fit.scale[lane] >= least) return;
     fit.scale[lane] = least;
@@ -208,7 +208,7 @@ private:
   void write(std::size_t g, std::size_t lane, float scale, float zero, std::span<const float> row) {
     const std::size_t i = lane_row(lane);
     const std::size_t begin = g * f_.group_size;
-    q_.scale[i * f_.groups() + g] = std::ldexp(scale, exponent_[lane]);
+    q_.scale[i * f_.groups() + g] = times_power_of_two(scale, exponent_[lane]);
     if (f_.has_zero) q_.zero[i * f_.groups() + g] = zero;
     const grid_place place{factor_[lane], scale == 0 ? 0 : 1 / scale, zero};
     run_wide<code_loop<Grid>>(grid_, row.data() + begin, f_.group_cols(g), place,
