@@ -1,5 +1,6 @@
 #pragma once
 
+#include "../core/matrix_view.hpp"
 #include "../core/wide.hpp"
 #include "grids.hpp"
 
@@ -125,15 +126,23 @@ struct grid_place {
   float zero;
 };
 
-/// Codes of n weights of one group.
+/// Codes of n columns of some rows.
 template <class Grid>
 struct code_loop {
+  /// @param places  of each row
+  /// @param codes   of the first row and column, `stride` from row to row
   template <std::size_t W>
-  SINQ_INLINE static void run(const Grid& grid, const float* x, std::size_t n, const grid_place& to,
-                              std::uint8_t* codes) {
-    std::size_t j = 0;
-    for (; j + W <= n; j += W) write<W>(grid, x + j, to, codes + j);
-    for (; j < n; ++j) write<1>(grid, x + j, to, codes + j);
+  SINQ_INLINE static void run(const Grid& shared, const matrix_view<const float>& x,
+                              const std::array<grid_place, fit_lanes>& places, std::uint8_t* codes,
+                              std::size_t stride) {
+    const Grid grid = shared; // which no code that is written can change
+    for (std::size_t i = 0; i < x.rows(); ++i) {
+      const grid_place to = places[i];
+      const float* const row = x.data() + i * x.stride();
+      std::size_t j = 0;
+      for (; j + W <= x.cols(); j += W) write<W>(grid, row + j, to, codes + i * stride + j);
+      for (; j < x.cols(); ++j) write<1>(grid, row + j, to, codes + i * stride + j);
+    }
   }
 
 private:

@@ -201,18 +201,20 @@ private:
           best_zero_point[lane] = zero[lane];
         }
     }
-    for (std::size_t lane = 0; lane < count_; ++lane)
-      write(g, lane, best_scale[lane], best_zero_point[lane], rows.row(lane));
+    write(g, best_scale, best_zero_point, rows);
   }
 
-  void write(std::size_t g, std::size_t lane, float scale, float zero, std::span<const float> row) {
-    const std::size_t i = lane_row(lane);
+  void write(std::size_t g, const float_lanes& scale, const float_lanes& zero, matrix_view<const float> rows) {
+    std::array<grid_place, fit_lanes> places;
+    for (std::size_t lane = 0; lane < count_; ++lane) {
+      const std::size_t at = lane_row(lane) * f_.groups() + g;
+      q_.scale[at] = times_power_of_two(scale[lane], exponent_[lane]);
+      if (f_.has_zero) q_.zero[at] = zero[lane];
+      places[lane] = {factor_[lane], scale[lane] == 0 ? 0 : 1 / scale[lane], zero[lane]};
+    }
     const std::size_t begin = g * f_.group_size;
-    q_.scale[i * f_.groups() + g] = times_power_of_two(scale, exponent_[lane]);
-    if (f_.has_zero) q_.zero[i * f_.groups() + g] = zero;
-    const grid_place place{factor_[lane], scale == 0 ? 0 : 1 / scale, zero};
-    run_wide<code_loop<Grid>>(grid_, row.data() + begin, f_.group_cols(g), place,
-                              q_.codes.data() + i * f_.cols + begin);
+    run_wide<code_loop<Grid>>(grid_, rows.block(0, begin, count_, f_.group_cols(g)), places,
+                              q_.codes.data() + row_begin_ * f_.cols + begin, f_.cols);
   }
 
   quantized_matrix& q_;

@@ -5,6 +5,8 @@
 #include "quantizer.hpp"
 
 #include <algorithm>
+#include <cstdint>
+#include <memory>
 #include <optional>
 #include <vector>
 
@@ -33,14 +35,17 @@ class tile_bundle {
 public:
   /// @param i0, j0  the first row and column of the first tile, of rows x cols; the last tile may be narrower
   tile_bundle(std::size_t i0, std::size_t j0, std::size_t rows, std::size_t cols, std::size_t all_cols)
-      : i0_{i0}, j0_{j0}, rows_{rows}, cols_{cols}, all_cols_{all_cols}, values_{rows * all_cols,
-                                                                                 aligned_buffer<float>::uninitialized} {
+      : i0_{i0}, j0_{j0}, rows_{rows}, cols_{cols}, all_cols_{all_cols}, memory_{
+                                                                             std::make_unique_for_overwrite<float[]>(
+                                                                                 rows * all_cols + spare)} {
+    const std::size_t over = reinterpret_cast<std::uintptr_t>(memory_.get()) % buffer_alignment_bytes;
+    values_ = memory_.get() + (buffer_alignment_bytes - over) / sizeof(float);
   }
 
   [[nodiscard]] std::size_t size() const { return (all_cols_ + cols_ - 1) / cols_; }
   /// The weights of a tile, once they are loaded.
   [[nodiscard]] matrix_view<float> tile(std::size_t n) {
-    return {values_.data() + n * rows_ * cols_, rows_, std::min(cols_, all_cols_ - n * cols_)};
+    return {values_ + n * rows_ * cols_, rows_, std::min(cols_, all_cols_ - n * cols_)};
   }
 
   /// Reads all tiles; false if a weight is not finite.
@@ -78,7 +83,10 @@ public:
 
 private:
   std::size_t i0_, j0_, rows_, cols_, all_cols_;
-  aligned_buffer<float> values_;
+  // Aligned by hand: what one task frees, the next one gets from malloc, while an aligned new asks for a new place.
+  static constexpr std::size_t spare = buffer_alignment_bytes / sizeof(float);
+  std::unique_ptr<float[]> memory_;
+  float* values_;
 };
 
 /// Tiles in a bundle: up to eight of 8 MiB of floats in all, and few enough that the tasks are many.
