@@ -165,8 +165,8 @@ TEST_CASE("permuting rows permutes the result") {
       const std::size_t other = m.rows - 1 - i;
       INFO(method.name);
       CHECK(same_codes(a.code_matrix().row(i), b.code_matrix().row(other), 1.0));
-      // column sums run in another order: 1e-16 in f64, at most an ulp in the scales
-      CHECK(close_each(a.scale_matrix().row(i), b.scale_matrix().row(other), 1e-6));
+      // column sums run in another order, in f32: the bound of scaled_stddev, met in the group of two columns
+      CHECK(close_each(a.scale_matrix().row(i), b.scale_matrix().row(other), 2e-5));
     }
   }
 }
