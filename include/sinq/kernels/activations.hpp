@@ -1,0 +1,184 @@
+#pragma once
+
+#include "../core/aligned_buffer.hpp"
+#include "../core/weight_view.hpp"
+#include "../math/hadamard.hpp"
+#include "../pack/panels.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <span>
+#include <vector>
+
+namespace sinq::detail {
+
+/// Columns [begin, end) of one block, all of one group.
+struct segment {
+  std::size_t begin;
+  std::size_t end;
+  std::size_t group;
+};
+
+/// The segments of a row: every group, cut where a block ends.
+[[nodiscard]] inline std::vector<segment> segments_of(const matrix_format& f) {
+  std::vector<segment> found;
+  for (std::size_t begin = 0; begin < f.cols;) {
+    const std::size_t group = begin / f.group_size;
+    const std::size_t end = std::min({f.cols, (group + 1) * f.group_size, (begin / block_cols + 1) * block_cols});
+    found.push_back({begin, end, group});
+    begin = end;
+  }
+  return found;
+}
+
+/// Columns that share a scale where activations are quantized: 64, or 32 for groups that are no multiple of 64; 0 where
+/// the kernels of bytes have no such step.
+[[nodiscard]] constexpr std::size_t int8_step(const matrix_format& f) {
+  if (f.grid != grid::uniform && f.bits > 4) return 0;
+  if (f.groups() == 1 || f.group_size % 64 == 0) return 64;
+  return f.group_size % 32 == 0 ? 32 : 0;
+}
+
+/// Tokens that a kernel takes together: eight, and the rest as four, two and one.
+struct strip {
+  std::size_t begin;
+  std::size_t size;
+};
+
+/// The strip that begins with that token.
+[[nodiscard]] constexpr strip strip_at(std::size_t token, std::size_t tokens) {
+  std::size_t size = token < tokens ? 8 : 0;
+  while (size > tokens - token) size /= 2;
+  return {token, size};
+}
+
+/// Where the sum of a step of a strip's first token lies; those of the other tokens follow.
+[[nodiscard]] constexpr std::size_t sum_index(const strip& s, std::size_t step, std::size_t steps) {
+  return s.begin * steps + step * s.size;
+}
+
+/// Some tokens as the kernels of one row tile want them: x' = (R x) t, in floats or in bytes.
+struct activations {
+  std::size_t tokens = 0;
+  std::size_t stride = 0;            ///< columns in whole blocks
+  std::size_t steps = 0;             ///< sums of a token: segments, or steps of bytes
+  aligned_buffer<float> values;      ///< [tokens x stride], zeros beyond K; empty if bytes are meant
+  aligned_buffer<std::int8_t> bytes; ///< strip by strip [steps x size x step] x' rounded to multiples of unit
+  std::vector<float> sum;  ///< strip by strip [steps x size] sum of a step's x', as they are in values or bytes
+  std::vector<float> unit; ///< the same, max |x'| / 127 of a step; empty for floats
+};
+
+/// x times t.
+struct product_loop {
+  template <std::size_t W>
+  SINQ_INLINE static void run(const float* t, std::size_t n, float* x) {
+    vec<float, W> a, b;
+    std::size_t j = 0;
+    for (; j + W <= n; j += W) {
+      load(x + j, a);
+      load(t + j, b);
+      store(a * b, x + j);
+    }
+    for (; j < n; ++j) x[j] *= t[j];
+  }
+};
+
+SINQ_SEPARATE_ROUNDING_BEGIN
+
+/// x ~ unit q with |q| <= 127, and sum = the sum of unit q; n is a multiple of 16.
+struct bytes_loop {
+  template <std::size_t W>
+  SINQ_INLINE static void run(const float* x, std::size_t n, std::int8_t* q, float& unit, float& sum) {
+    vec<float, W> values, most{};
+    for (std::size_t j = 0; j < n; j += W) {
+      load(x + j, values);
+      const vec<float, W> size = values < 0.0f ? -values : values;
+      most = size > most ? size : most;
+    }
+    float largest = 0;
+    for (std::size_t lane = 0; lane < W; ++lane) largest = std::max(largest, static_cast<float>(most[lane]));
+    unit = std::max(largest / 127, std::numeric_limits<float>::min());
+    const float inverse = 1 / unit;
+    vec<std::int32_t, W> total{};
+    for (std::size_t j = 0; j < n; j += W) {
+      load(x + j, values);
+      const vec<float, W> rounded = (values * inverse + 0x1.8p23f) - 0x1.8p23f;
+      const vec<std::int32_t, W> whole = __builtin_convertvector(rounded, vec<std::int32_t, W>);
+      store(__builtin_convertvector(whole, vec<std::int8_t, W>), q + j);
+      total += whole;
+    }
+    std::int32_t all = 0;
+    for (std::size_t lane = 0; lane < W; ++lane) all += total[lane];
+    sum = unit * static_cast<float>(all);
+  }
+};
+
+/// Sum of n floats in 16 lanes.
+struct float_sum_loop {
+  template <std::size_t W>
+  SINQ_INLINE static void run(const float* x, std::size_t n, float& sum) {
+    std::array<float, 16> lanes{};
+    vec<float, W> values, some;
+    std::size_t j = 0;
+    for (; j + 16 <= n; j += 16)
+      for (std::size_t lane = 0; lane < 16; lane += W) {
+        load(x + j + lane, values);
+        load(lanes.data() + lane, some);
+        store(some + values, lanes.data() + lane);
+      }
+    for (; j < n; ++j) lanes[j % 16] += x[j];
+    for (std::size_t half = 8; half > 0; half /= 2)
+      for (std::size_t lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
+    sum = lanes[0];
+  }
+};
+
+SINQ_SEPARATE_ROUNDING_END
+
+/// Rounds a step of x' to bytes. One with a value that is not finite gets unit NaN, and so its outputs.
+inline void round_to_bytes(std::span<const float> x, std::int8_t* q, float& unit, float& sum) {
+  if (all_finite(x)) return run_wide<bytes_loop>(x.data(), x.size(), q, unit, sum);
+  std::fill_n(q, x.size(), std::int8_t{0});
+  unit = sum = std::numeric_limits<float>::quiet_NaN();
+}
+
+/// Prepares tokens for the rows of one tile.
+/// @param x     [tokens x K] of any floating type
+/// @param step  0 for floats, otherwise int8_step(f)
+[[nodiscard]] inline activations prepare(const weight_view& x, std::size_t token_begin, std::size_t tokens,
+                                         const matrix_format& f, std::span<const float> t, std::size_t step,
+                                         std::span<const segment> segments) {
+  activations a;
+  a.tokens = tokens;
+  a.stride = (f.cols + block_cols - 1) / block_cols * block_cols;
+  a.steps = step == 0 ? segments.size() : (f.cols + step - 1) / step;
+  a.sum.resize(tokens * a.steps);
+  if (step == 0) {
+    a.values = aligned_buffer<float>{tokens * a.stride, aligned_buffer<float>::uninitialized};
+  } else {
+    a.bytes = aligned_buffer<std::int8_t>{tokens * a.steps * step, aligned_buffer<std::int8_t>::uninitialized};
+    a.unit.resize(tokens * a.steps);
+  }
+  std::vector<float> row(step == 0 ? 0 : a.stride);
+  strip s = strip_at(0, tokens);
+  for (std::size_t m = 0; m < tokens; ++m) {
+    if (m == s.begin + s.size) s = strip_at(m, tokens);
+    const std::span<float> to = step == 0 ? a.values.span().subspan(m * a.stride, a.stride) : std::span{row};
+    x.load(token_begin + m, 0, to.first(f.cols));
+    std::fill(to.begin() + static_cast<std::ptrdiff_t>(f.cols), to.end(), 0.0f);
+    if (f.rotation != 0) hadamard_rotate(to.first(f.cols), f.rotation);
+    run_wide<product_loop>(t.data(), t.size(), to.data());
+    for (std::size_t n = 0; n < a.steps; ++n) {
+      const std::size_t at = sum_index(s, n, a.steps) + m - s.begin;
+      if (step == 0)
+        run_wide<float_sum_loop>(to.data() + segments[n].begin, segments[n].end - segments[n].begin, a.sum[at]);
+      else
+        round_to_bytes(to.subspan(n * step, step), a.bytes.data() + at * step, a.unit[at], a.sum[at]);
+    }
+  }
+  return a;
+}
+
+} // namespace sinq::detail

@@ -1,0 +1,37 @@
+#pragma once
+
+#include "../panel.hpp"
+
+/// What the kernels of bytes of all instruction sets share: the order in which strips of tokens meet the codes.
+namespace sinq::detail {
+
+/// Steps that all tokens take before the next ones: their codes stay in the first cache.
+inline constexpr std::size_t steps_at_once = 16;
+
+/// Multiplies by Kernel::run<T, P>(p, token, begin, end), which adds steps [begin, end) to y of T tokens of P panels:
+/// Kernel::most_panels for strips of eight, otherwise one.
+template <class Kernel>
+void multiply_strips(const panel_product& p) {
+  std::fill_n(p.y, p.panels * p.tokens * panel_rows, 0.0f);
+  const std::size_t at_once = p.tokens <= 8 ? p.steps : steps_at_once;
+  for (std::size_t begin = 0; begin < p.steps; begin += at_once) {
+    const std::size_t end = std::min(p.steps, begin + at_once);
+    for (strip s = strip_at(0, p.tokens); s.size > 0; s = strip_at(s.begin + s.size, p.tokens))
+      with_strip(s.size, [&](auto size) {
+        constexpr std::size_t together = size() == 8 ? Kernel::most_panels : 1;
+        if (p.panels == together) return Kernel::template run<size(), together>(p, s.begin, begin, end);
+        for (std::size_t n = 0; n < p.panels; ++n) Kernel::template run<size(), 1>(p.panel(n), s.begin, begin, end);
+      });
+  }
+}
+
+/// The instance of a kernel for a product: kernel<Bits, whether levels are looked up, columns of a step>.
+template <template <int, bool, int> class Kernel, int Bits>
+void multiply_by(const panel_product& p) {
+  if constexpr (Bits <= 4)
+    if (p.byte_levels != nullptr)
+      return p.step == 64 ? multiply_strips<Kernel<Bits, true, 64>>(p) : multiply_strips<Kernel<Bits, true, 32>>(p);
+  return p.step == 64 ? multiply_strips<Kernel<Bits, false, 64>>(p) : multiply_strips<Kernel<Bits, false, 32>>(p);
+}
+
+} // namespace sinq::detail

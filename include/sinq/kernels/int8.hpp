@@ -1,0 +1,60 @@
+#pragma once
+
+#include "exact.hpp"
+
+/// The kernel of bytes as it is written down: whole numbers, so that every instruction set gives the same sums.
+namespace sinq::detail {
+
+/// v of four columns that follow each other.
+template <int Bits, std::size_t W>
+SINQ_INLINE void load_byte_levels(const panel_product& p, const byte* block, std::size_t quad, std::size_t lane,
+                                  vec<std::uint32_t, W>& values) {
+  load_quad<Bits, W>(block, quad, lane, values);
+  if (p.byte_levels == nullptr) return;
+  std::array<std::uint8_t, 4 * W> each;
+  store(values, each.data());
+  for (std::uint8_t& code : each) code = p.byte_levels[code];
+  load(each.data(), values);
+}
+
+template <int Bits>
+struct int8_loop {
+  template <std::size_t W>
+  SINQ_INLINE static void run(const panel_product& p) {
+    for (strip s = strip_at(0, p.tokens); s.size > 0; s = strip_at(s.begin + s.size, p.tokens))
+      for (std::size_t m = 0; m < s.size; ++m)
+        for (std::size_t lane = 0; lane < panel_rows; lane += W) {
+          vec<float, W> y{};
+          for (std::size_t n = 0; n < p.steps; ++n) add_step<W>(p, sum_index(s, n, p.steps) + m, lane, n, y);
+          store(y, p.y + (s.begin + m) * panel_rows + lane);
+        }
+  }
+
+private:
+  template <std::size_t W>
+  SINQ_INLINE static void add_step(const panel_product& p, std::size_t at, std::size_t lane, std::size_t n,
+                                   vec<float, W>& y) {
+    const std::size_t begin = n * p.step;
+    const byte* const block = p.codes + begin / block_cols * block_bytes(Bits);
+    const std::int8_t* const x = p.bytes + at * p.step;
+    vec<std::int32_t, W> dot{};
+    for (std::size_t k = 0; k < p.step; k += 4) {
+      vec<std::uint32_t, W> values;
+      load_byte_levels<Bits, W>(p, block, (begin % block_cols + k) / 4, lane, values);
+      for (std::size_t b = 0; b < 4; ++b)
+        dot += __builtin_convertvector((values >> static_cast<std::uint32_t>(8 * b)) & 0xffu, vec<std::int32_t, W>) *
+               std::int32_t{x[k + b]};
+    }
+    vec<float, W> scale, zero;
+    load(p.scale + begin / p.group_size * panel_rows + lane, scale);
+    load(p.zero + begin / p.group_size * panel_rows + lane, zero);
+    y += scale * (__builtin_convertvector(dot, vec<float, W>) * p.unit[at] - zero * p.sum[at]);
+  }
+};
+
+template <int Bits>
+void multiply_int8(const panel_product& p) {
+  for (std::size_t n = 0; n < p.panels; ++n) run_wide_fused<int8_loop<Bits>>(p.panel(n));
+}
+
+} // namespace sinq::detail

@@ -1,0 +1,223 @@
+#pragma once
+
+#include "../core/parallel.hpp"
+#include "aux_codes.hpp"
+#include "layout.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstring>
+#include <utility>
+#include <vector>
+
+namespace sinq {
+
+/// Rows of a panel: a vector of 16 lanes, one for each row, goes along the columns.
+inline constexpr std::size_t panel_rows = 16;
+/// Columns of a block: the codes of a panel's block are b pairs of cache lines.
+inline constexpr std::size_t block_cols = 64;
+/// Bytes of one vector of codes: four bytes for each row.
+inline constexpr std::size_t code_vector_bytes = 64;
+
+/// Some bits of every code of a block: digit = (code >> shift) & (2^bits - 1).
+struct code_plane {
+  int bits = 0;                 ///< w: 1, 2, 4 or 8
+  int shift = 0;                ///< where the digit stands in the code
+  std::size_t offset_bytes = 0; ///< from the start of the block
+};
+
+/// The planes of a width: 2, 4 and 8 bits are one, 3 = 2 + 1, 5 = 4 + 1, 6 = 4 + 2. Unused planes have 0 bits.
+///
+///   a plane of w bits is 2 w vectors of 64 bytes; vector v holds columns [32 / w * v, 32 / w * (v + 1)) of 16 rows
+///   digit of row r, column 32 / w * v + 4 s + b:   bits [s w, (s + 1) w) of byte 4 r + b
+///
+///   4 bits, one vector:   byte 4 r + b:  | column 4 + b | column b |      b = 0 .. 3, high bits on the left
+///   2 bits, one vector:   byte 4 r + b:  | column 12 + b | column 8 + b | column 4 + b | column b |
+///   3 bits, one block:    4 vectors of the low two bits of 64 columns, then 2 of the high bit
+///
+/// The four bytes of a row are four columns that follow each other, as the dot products of bytes of VNNI, AMX and
+/// NEON take them.
+[[nodiscard]] constexpr std::array<code_plane, 2> code_planes(int bits) {
+  switch (bits) {
+  case 3: return {code_plane{2, 0, 0}, code_plane{1, 2, 4 * code_vector_bytes}};
+  case 5: return {code_plane{4, 0, 0}, code_plane{1, 4, 8 * code_vector_bytes}};
+  case 6: return {code_plane{4, 0, 0}, code_plane{2, 4, 8 * code_vector_bytes}};
+  default: return {code_plane{bits, 0, 0}, code_plane{}};
+  }
+}
+
+/// Bytes of the codes of one block of one panel.
+[[nodiscard]] constexpr std::size_t block_bytes(int bits) {
+  return panel_rows * block_cols / 8 * static_cast<std::size_t>(bits);
+}
+
+/// How the panels of a format lie: each tile of rows starts with a new one.
+struct panel_shape {
+  explicit panel_shape(const matrix_format& f)
+      : tile_height{f.tile_height()}, panels_per_tile{(tile_height + panel_rows - 1) / panel_rows},
+        panels{f.row_tiles() * panels_per_tile}, blocks{(f.cols + block_cols - 1) / block_cols}, rows{f.rows} {}
+
+  /// The first row of a panel.
+  [[nodiscard]] std::size_t row_begin(std::size_t panel) const {
+    return panel / panels_per_tile * tile_height + panel % panels_per_tile * panel_rows;
+  }
+  /// Its rows, 0 to 16; lanes beyond them hold zeros.
+  [[nodiscard]] std::size_t row_count(std::size_t panel) const {
+    const std::size_t begin = row_begin(panel);
+    const std::size_t end = std::min(rows, (panel / panels_per_tile + 1) * tile_height);
+    return begin >= end ? 0 : std::min(panel_rows, end - begin);
+  }
+
+  std::size_t tile_height, panels_per_tile, panels, blocks, rows;
+};
+
+/// Bytes of each part of a panel_matrix of that format; codes of scales and zero points take a byte each.
+[[nodiscard]] inline packed_sizes panel_bytes(const matrix_format& f) {
+  const panel_shape shape{f};
+  const std::size_t lanes = shape.panels * panel_rows;
+  const std::size_t aux = size_bytes(storage(f.aux));
+  packed_sizes sizes = packed_bytes(f);
+  sizes.codes = shape.panels * shape.blocks * block_bytes(f.bits);
+  sizes.scale = lanes * f.groups() * (f.scale_bits == 0 ? aux : 1);
+  sizes.scale_base = f.scale_bits == 0 ? 0 : lanes * f.super_groups() * aux;
+  sizes.zero = !f.has_zero ? 0 : lanes * f.groups() * (f.zero_bits == 0 ? aux : 1);
+  sizes.zero_base = !f.has_zero || f.zero_bits == 0 ? 0 : lanes * f.super_groups() * aux;
+  return sizes;
+}
+
+/// A packed matrix as `matmul` wants it: 16 rows side by side. matrix_format has the equation.
+struct panel_matrix {
+  matrix_format format;
+  shared_bytes codes;      ///< [panels x blocks] of block_bytes(bits); see code_planes
+  shared_bytes scale;      ///< [panels x G x 16] of format.aux, or of bytes, codes of scale_bits
+  shared_bytes zero;       ///< the same; empty unless format.has_zero
+  shared_bytes col_scale;  ///< as in packed_matrix
+  shared_bytes scale_base; ///< [panels x super_groups x 16] of format.aux; empty unless format.scale_bits
+  shared_bytes zero_base;  ///< the same; empty unless format.has_zero and format.zero_bits
+  shared_bytes levels;     ///< as in packed_matrix
+
+  [[nodiscard]] std::size_t size_bytes() const { return panel_bytes(format).total(); }
+};
+
+namespace detail {
+
+/// Writes the codes of 16 rows.
+/// @param codes  [16 x blocks * 64], zeros beyond the matrix
+inline void write_panel_codes(int bits, std::span<const std::uint8_t> codes, std::span<byte> to) {
+  const std::size_t stride = codes.size() / panel_rows;
+  for (std::size_t block = 0; block * block_cols < stride; ++block)
+    for (const code_plane& plane : code_planes(bits)) {
+      if (plane.bits == 0) continue;
+      const auto width = static_cast<std::size_t>(plane.bits);
+      const unsigned mask = (1u << plane.bits) - 1;
+      byte* vector = to.data() + block * block_bytes(bits) + plane.offset_bytes;
+      for (std::size_t v = 0; v < 2 * width; ++v, vector += code_vector_bytes)
+        for (std::size_t r = 0; r < panel_rows; ++r) {
+          const std::uint8_t* const from = codes.data() + r * stride + block * block_cols + v * (32 / width);
+          for (std::size_t b = 0; b < 4; ++b) {
+            unsigned value = 0;
+            for (std::size_t s = 0; s < 8 / width; ++s)
+              value |= ((unsigned{from[4 * s + b]} >> plane.shift) & mask) << (s * width);
+            vector[4 * r + b] = static_cast<byte>(value);
+          }
+        }
+    }
+}
+
+/// Spreads the auxiliaries of one row over the lane of its panel: elements of `size` bytes, 16 lanes apart.
+inline void spread_lane(const byte* from, std::size_t count, std::size_t size, std::size_t lane, byte* to) {
+  for (std::size_t g = 0; g < count; ++g) std::memcpy(to + (g * panel_rows + lane) * size, from + g * size, size);
+}
+
+/// The parts of a panel_matrix that differ from those of the packed matrix it is made of, or those of one panel alone.
+class panel_writer {
+public:
+  struct parts {
+    std::span<byte> codes, scale, zero, scale_base, zero_base;
+  };
+
+  explicit panel_writer(const packed_matrix& p)
+      : p_{p}, shape_{p.format}, sizes_{panel_bytes(p.format)}, codes_(panel_rows * shape_.blocks * block_cols) {}
+
+  [[nodiscard]] const packed_sizes& sizes() const { return sizes_; }
+  [[nodiscard]] const panel_shape& shape() const { return shape_; }
+
+  /// Writes a panel. Lanes without a row become zeros.
+  void operator()(std::size_t panel, const parts& to) {
+    const matrix_format& f = p_.format;
+    const std::size_t count = shape_.row_count(panel);
+    const std::size_t stride = shape_.blocks * block_cols;
+    std::fill(codes_.begin(), codes_.end(), std::uint8_t{0});
+    for (std::span<byte> part : {to.scale, to.zero, to.scale_base, to.zero_base})
+      std::fill(part.begin(), part.end(), byte{0});
+    for (std::size_t lane = 0; lane < count; ++lane) {
+      const std::size_t i = shape_.row_begin(panel) + lane;
+      with_layout(f.bits, [&](auto layout) {
+        layout.unpack_row(p_.code_row(i), std::span{codes_}.subspan(lane * stride, f.cols));
+      });
+      spread(p_.scale, f.scale_bits, f.groups(), i, lane, to.scale);
+      if (f.has_zero) spread(p_.zero, f.zero_bits, f.groups(), i, lane, to.zero);
+      if (!to.scale_base.empty()) spread(p_.scale_base, 0, f.super_groups(), i, lane, to.scale_base);
+      if (!to.zero_base.empty()) spread(p_.zero_base, 0, f.super_groups(), i, lane, to.zero_base);
+    }
+    write_panel_codes(f.bits, codes_, to.codes);
+  }
+
+private:
+  void spread(const shared_bytes& from, int bits, std::size_t count, std::size_t i, std::size_t lane,
+              std::span<byte> to) const {
+    const std::size_t size = size_bytes(storage(p_.format.aux));
+    if (bits == 0) return spread_lane(from.data() + i * count * size, count, size, lane, to.data());
+    for (std::size_t g = 0; g < count; ++g)
+      with_layout(bits, [&](auto layout) {
+        to[g * panel_rows + lane] = static_cast<byte>(layout.code(from.span(), i * count + g));
+      });
+  }
+
+  const packed_matrix& p_;
+  panel_shape shape_;
+  packed_sizes sizes_;
+  std::vector<std::uint8_t> codes_;
+};
+
+/// Panel n of parts that hold `panels` of them.
+[[nodiscard]] inline panel_writer::parts part_of_panels(const panel_writer::parts& all, std::size_t n,
+                                                        std::size_t panels) {
+  const auto cut = [&](std::span<byte> part) {
+    const std::size_t bytes = part.size() / panels;
+    return part.subspan(n * bytes, bytes);
+  };
+  return {cut(all.codes), cut(all.scale), cut(all.zero), cut(all.scale_base), cut(all.zero_base)};
+}
+
+} // namespace detail
+
+/// Arranges a packed matrix in panels, for `matmul`. Takes about the time of a few multiplications by one token.
+/// @errors  those of check_packed
+[[nodiscard]] inline result<panel_matrix> to_panels(const packed_matrix& p, const run_options& run = {}) {
+  if (result<void> ok = check_packed(p); !ok) return ok.error();
+  const packed_sizes sizes = panel_bytes(p.format);
+  const auto make = [](std::size_t bytes) { return aligned_buffer<byte>{bytes, aligned_buffer<byte>::uninitialized}; };
+  aligned_buffer<byte> codes = make(sizes.codes), scale = make(sizes.scale), zero = make(sizes.zero),
+                       scale_base = make(sizes.scale_base), zero_base = make(sizes.zero_base);
+  const detail::panel_writer::parts all{codes.span(), scale.span(), zero.span(), scale_base.span(), zero_base.span()};
+  const std::size_t panels = panel_shape{p.format}.panels;
+  const auto write = [&](std::size_t begin, std::size_t end) -> result<void> {
+    detail::panel_writer writer{p};
+    for (std::size_t n = begin; n < end; ++n) writer(n, detail::part_of_panels(all, n, panels));
+    return {};
+  };
+  if (result<void> done = parallel_for(run.on(), panels, 4, write, run.progress); !done) return done.error();
+  panel_matrix w;
+  w.format = p.format;
+  w.codes = shared_bytes{std::move(codes)};
+  w.scale = shared_bytes{std::move(scale)};
+  w.zero = shared_bytes{std::move(zero)};
+  w.scale_base = shared_bytes{std::move(scale_base)};
+  w.zero_base = shared_bytes{std::move(zero_base)};
+  w.col_scale = p.col_scale;
+  w.levels = p.levels;
+  return w;
+}
+
+} // namespace sinq
