@@ -3,6 +3,7 @@
 #include "convert.hpp"
 #include "matrix_view.hpp"
 
+#include <cstdint>
 #include <optional>
 #include <utility>
 
@@ -30,6 +31,13 @@ public:
   [[nodiscard]] std::size_t rows() const { return rows_; }
   [[nodiscard]] std::size_t cols() const { return cols_; }
   [[nodiscard]] bool empty() const { return rows_ == 0 || cols_ == 0; }
+
+  /// The matrix itself, if its elements are floats in memory that is aligned for them.
+  [[nodiscard]] std::optional<matrix_view<const float>> floats() const {
+    const bool aligned = reinterpret_cast<std::uintptr_t>(data_) % alignof(float) == 0;
+    if (type_ != dtype::f32 || !aligned || row_bytes_ % sizeof(float) != 0) return std::nullopt;
+    return matrix_view<const float>{reinterpret_cast<const float*>(data_), rows_, cols_, row_bytes_ / sizeof(float)};
+  }
 
   /// Elements (i, j) .. (i, j + to.size() - 1) as floats.
   void load(std::size_t i, std::size_t j, std::span<float> to) const {

@@ -71,10 +71,8 @@ public:
 
   SINQ_INLINE lane_search(const Grid& grid, const lane_block& block, std::size_t lane, const fit_options& options,
                           const fit_bounds& bounds)
-      : x_{block.values + lane}, options_{options}, zero_{bounds.fixed_zero}, is_free_{bounds.fixed_zero !=
-                                                                                       bounds.fixed_zero},
-        lowest_{grid.lowest()}, middle_level_{(grid.lowest() + grid.highest()) / 2}, span_{grid.highest() -
-                                                                                           grid.lowest()} {
+      : x_{block.values + lane}, options_{options}, zero_{bounds.fixed_zero}, is_free_{zero_ != zero_},
+        lowest_{grid.lowest()}, middle_level_{(lowest_ + grid.highest()) / 2}, span_{grid.highest() - lowest_} {
     measure(block);
     const wide below = -low_;
     const wide most = below > high_ ? below : high_;
@@ -142,9 +140,8 @@ public:
     const wide error = (size * size) * rest;
     const wide before = best_error_;
     wide limit = before;
-    if (patient)
-      limit =
-          failures_ < static_cast<float>(options_.patience) ? before : wide{} - std::numeric_limits<float>::infinity();
+    const wide never = wide{} - std::numeric_limits<float>::infinity();
+    if (patient) limit = failures_ < static_cast<float>(options_.patience) ? before : never;
     best_scale_ = error < limit ? scale : best_scale_;
     best_offset_ = error < limit ? offset : best_offset_;
     best_error_ = error < limit ? error : best_error_;

@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -171,20 +172,21 @@ private:
   matrix_format& f_;
 };
 
-/// w[i][j] /= by[j]
+/// to[i][j] = w[i][j] / by[j]; the two may be the same
 struct divide_columns_loop {
   template <std::size_t W>
-  SINQ_INLINE static void run(const matrix_view<float>& w, const float* by) {
+  SINQ_INLINE static void run(const matrix_view<const float>& w, const float* by, const matrix_view<float>& to) {
     vec<float, W> x, divisor;
     for (std::size_t i = 0; i < w.rows(); ++i) {
-      float* const row = w.data() + i * w.stride();
+      const float* const from = w.data() + i * w.stride();
+      float* const row = to.data() + i * to.stride();
       std::size_t j = 0;
       for (; j + W <= w.cols(); j += W) {
-        load(row + j, x);
+        load(from + j, x);
         load(by + j, divisor);
         store(x / divisor, row + j);
       }
-      for (; j < w.cols(); ++j) row[j] /= by[j];
+      for (; j < w.cols(); ++j) row[j] = from[j] / by[j];
     }
   }
 };
@@ -200,6 +202,7 @@ template <class Grid>
   const auto fit_block = [&](std::size_t begin, std::size_t end) -> result<void> {
     row_fitter<Grid> fitter{q, grid, fit, search};
     aligned_buffer<float> values{fit_lanes * f.cols, aligned_buffer<float>::uninitialized};
+    const std::optional<matrix_view<const float>> in_place = w.floats();
     std::vector<float> divisor(f.has_col_scale ? f.cols : 0);
     for (std::size_t n = begin; n < end; ++n) {
       const std::size_t tile = n / blocks;
@@ -207,12 +210,16 @@ template <class Grid>
       const std::size_t i1 = std::min({f.rows, (tile + 1) * height, i0 + fit_lanes});
       if (i0 >= i1) continue;
       const matrix_view<float> rows{values.data(), i1 - i0, f.cols};
-      load_rows(w, f, i0, rows);
+      matrix_view<const float> source = rows;
+      if (f.has_col_scale && f.rotation == 0 && in_place)
+        source = in_place->block(i0, 0, rows.rows(), f.cols);
+      else
+        load_rows(w, f, i0, rows);
       for (std::size_t j = 0; j < divisor.size(); ++j) {
         const float t = q.col_scale[tile * f.cols + j];
         divisor[j] = t == 0 ? 1 : t;
       }
-      if (f.has_col_scale) run_wide<divide_columns_loop>(rows, divisor.data());
+      if (f.has_col_scale) run_wide<divide_columns_loop>(source, divisor.data(), rows);
       fitter(i0, rows, weights[tile]);
     }
     return {};
