@@ -25,7 +25,7 @@ using sinq::errc;
 using sinq::make_error;
 using sinq::result;
 
-struct flags {
+struct compare_flags {
   std::string input, tensor, report;
   std::vector<int> bits{4};
   std::vector<std::string> methods{"rtn", "hqq", "nf4", "nf3", "sinq", "sinq_nf4", "sinq_nf3", "sinq_hqq"};
@@ -94,7 +94,8 @@ result<outcome> try_method(const sinq::weight_view& w, const std::vector<double>
 }
 
 /// The methods that were asked for, of those that have that width and all they need.
-std::vector<sinq::method> fitting_methods(const flags& f, sinq::quantize_options options, int bits, bool has_inputs) {
+std::vector<sinq::method> fitting_methods(const compare_flags& f, sinq::quantize_options options, int bits,
+                                          bool has_inputs) {
   std::vector<sinq::method> fitting;
   options.bits = bits;
   for (const std::string& name : f.methods) {
@@ -105,7 +106,7 @@ std::vector<sinq::method> fitting_methods(const flags& f, sinq::quantize_options
   return fitting;
 }
 
-result<void> try_tensor(const io::model_reader& input, const io::model_tensor& tensor, const flags& f,
+result<void> try_tensor(const io::model_reader& input, const io::model_tensor& tensor, const compare_flags& f,
                         const calibration& known, sinq::quantize_options options, progress_bar& progress,
                         std::vector<outcome>& to) {
   const sinq::shared_bytes data = input.data(tensor);
@@ -131,7 +132,7 @@ result<void> try_tensor(const io::model_reader& input, const io::model_tensor& t
 }
 
 /// The mean over tensors, for each width and method in their order; seconds are summed.
-std::vector<outcome> means(const std::vector<outcome>& all, const flags& f) {
+std::vector<outcome> means(const std::vector<outcome>& all, const compare_flags& f) {
   std::vector<outcome> out;
   for (const int bits : f.bits)
     for (const std::string& method : f.methods) {
@@ -226,7 +227,7 @@ json to_json(const std::vector<outcome>& list) {
   return out;
 }
 
-result<void> run(const flags& f) {
+result<void> run(const compare_flags& f) {
   const auto input = io::model_reader::open(f.input);
   if (!input) return input.error();
   const auto chosen = choose(*input, f.tensor);
@@ -265,7 +266,7 @@ result<void> run(const flags& f) {
 } // namespace
 
 command add_compare(CLI::App& app) {
-  const auto f = std::make_shared<flags>();
+  const auto f = std::make_shared<compare_flags>();
   CLI::App* const c =
       app.add_subcommand("compare", "Quantize by several methods and compare errors, sizes and seconds");
   c->add_option("IN", f->input, "A .safetensors file, or a model directory")->required();

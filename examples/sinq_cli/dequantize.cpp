@@ -20,7 +20,7 @@ using sinq::errc;
 using sinq::make_error;
 using sinq::result;
 
-struct flags {
+struct dequantize_flags {
   std::string input, output, shard_size;
   std::string type; ///< of the weights that were quantized; empty: as the originals
   std::size_t threads = 0;
@@ -69,13 +69,13 @@ result<void> dequantize_tensor(const io::checkpoint_tensor& tensor, const sinq::
 }
 
 /// Type that a tensor will have.
-sinq::dtype type_of(const io::checkpoint_tensor& tensor, const flags& f) {
+sinq::dtype type_of(const io::checkpoint_tensor& tensor, const dequantize_flags& f) {
   if (!tensor.quantized || f.type.empty()) return tensor.type;
   return f.type == "f32" ? sinq::dtype::f32 : f.type == "f16" ? sinq::dtype::f16 : sinq::dtype::bf16;
 }
 
 /// The tensors with the widest types first: without padding each is aligned to its type, which PyTorch's reader needs.
-std::vector<const io::checkpoint_tensor*> in_order_of_width(const io::checkpoint& input, const flags& f) {
+std::vector<const io::checkpoint_tensor*> in_order_of_width(const io::checkpoint& input, const dequantize_flags& f) {
   std::vector<const io::checkpoint_tensor*> tensors;
   for (const io::checkpoint_tensor& tensor : input.tensors()) tensors.push_back(&tensor);
   std::stable_sort(tensors.begin(), tensors.end(), [&](const auto* a, const auto* b) {
@@ -96,7 +96,7 @@ result<void> write_side_files(const io::checkpoint& input, io::model_writer& to)
   return copy_side_files(input.model(), to, config);
 }
 
-result<void> write_tensors(const io::checkpoint& input, io::model_writer& to, const flags& f) {
+result<void> write_tensors(const io::checkpoint& input, io::model_writer& to, const dequantize_flags& f) {
   const auto bytes = [](const io::checkpoint_tensor& t) { return io::tensor_bytes(t.type, t.shape).value_or(0); };
   double total = 0;
   for (const io::checkpoint_tensor& tensor : input.tensors())
@@ -114,7 +114,7 @@ result<void> write_tensors(const io::checkpoint& input, io::model_writer& to, co
   return write_side_files(input, to);
 }
 
-result<void> run(const flags& f) {
+result<void> run(const dequantize_flags& f) {
   const stopwatch clock;
   const auto input = io::checkpoint::open(f.input);
   if (!input) return input.error();
@@ -132,7 +132,7 @@ result<void> run(const flags& f) {
 } // namespace
 
 command add_dequantize(CLI::App& app) {
-  const auto f = std::make_shared<flags>();
+  const auto f = std::make_shared<dequantize_flags>();
   CLI::App* const c = app.add_subcommand("dequantize", "Turn a quantized model back into an ordinary one");
   c->add_option("IN", f->input, "What sinq quantize made: a file, or a directory")->required();
   c->add_option("-o,--output", f->output, "The file or directory to write")->required();

@@ -17,7 +17,7 @@ using sinq::errc;
 using sinq::make_error;
 using sinq::result;
 
-struct flags {
+struct dump_flags {
   std::string input, output;
   bool quiet = false;
 };
@@ -74,7 +74,7 @@ std::string describe(const sinq::packed_matrix& p, sinq::dtype original) {
       .dump();
 }
 
-result<void> run(const flags& f) {
+result<void> run(const dump_flags& f) {
   const auto input = io::checkpoint::open(f.input);
   if (!input) return input.error();
   if (!input->is_quantized()) return make_error(errc::invalid_argument, f.input, ": has no quantized tensors to dump");
@@ -107,7 +107,7 @@ result<void> run(const flags& f) {
 } // namespace
 
 command add_dump(CLI::App& app) {
-  const auto f = std::make_shared<flags>();
+  const auto f = std::make_shared<dump_flags>();
   CLI::App* const c = app.add_subcommand(
       "dump", "Write codes, scales, zero points and column scales of quantized tensors as plain tensors");
   c->add_option("IN", f->input, "What sinq quantize made")->required();

@@ -15,7 +15,7 @@ namespace io = sinq::io;
 using nlohmann::json;
 using sinq::result;
 
-struct flags {
+struct inspect_flags {
   std::string input, report;
 };
 
@@ -25,13 +25,13 @@ std::size_t bytes_of(const io::checkpoint& model, const io::checkpoint_tensor& t
 }
 
 /// Sums over a model's tensors.
-struct totals {
+struct model_totals {
   std::size_t quantized = 0, bytes = 0, quantized_bytes = 0;
   double elements = 0, quantized_elements = 0;
 };
 
-totals sum_up(const io::checkpoint& model) {
-  totals t;
+model_totals sum_up(const io::checkpoint& model) {
+  model_totals t;
   for (const io::checkpoint_tensor& tensor : model.tensors()) {
     const std::size_t bytes = bytes_of(model, tensor);
     double elements = 1;
@@ -65,8 +65,8 @@ json tensor_json(const io::checkpoint& model, const io::checkpoint_tensor& tenso
   return entry;
 }
 
-json document(const io::checkpoint& model, const flags& f) {
-  const totals t = sum_up(model);
+json document(const io::checkpoint& model, const inspect_flags& f) {
+  const model_totals t = sum_up(model);
   json doc = report_head("inspect");
   doc["input"] = f.input;
   doc["metadata"] = json::object();
@@ -108,7 +108,7 @@ void print(const io::checkpoint& model) {
     cells.push_back(fmt::format("{}", bytes_of(model, tensor)));
     table.add(std::move(cells));
   }
-  const totals t = sum_up(model);
+  const model_totals t = sum_up(model);
   table.add_rule();
   table.add(
       {fmt::format("{} tensors, {} quantized", model.tensors().size(), t.quantized), "",
@@ -118,7 +118,7 @@ void print(const io::checkpoint& model) {
   fmt::print("{}", table.to_string());
 }
 
-result<void> run(const flags& f) {
+result<void> run(const inspect_flags& f) {
   const auto model = io::checkpoint::open(f.input);
   if (!model) return model.error();
   if (auto differs = check_report(model->model(), f.report); !differs) return differs;
@@ -133,7 +133,7 @@ result<void> run(const flags& f) {
 } // namespace
 
 command add_inspect(CLI::App& app) {
-  const auto f = std::make_shared<flags>();
+  const auto f = std::make_shared<inspect_flags>();
   CLI::App* const c = app.add_subcommand("inspect", "List the tensors of a file or directory, quantized or not");
   c->add_option("IN", f->input, "A .safetensors file, or a model directory")->required();
   c->add_option("--json", f->report, "Write the list to this file too")->type_name("FILE");

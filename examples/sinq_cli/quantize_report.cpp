@@ -30,13 +30,13 @@ json options_json(const quantize_flags& f) {
 }
 
 /// Sums over the quantized tensors.
-struct totals {
+struct job_totals {
   double weights = 0, bits = 0, seconds = 0, mean_error = 0, mean_column_error = 0;
   const quantize_outcome* worst = nullptr;
 };
 
-totals sum_up(const quantize_job& work) {
-  totals t;
+job_totals sum_up(const quantize_job& work) {
+  job_totals t;
   for (const quantize_outcome& o : work.quantized) {
     t.weights += o.weights();
     t.bits += 8 * static_cast<double>(o.bytes());
@@ -85,7 +85,7 @@ json tensors_json(const quantize_job& work) {
 } // namespace
 
 json quantize_document(const quantize_job& work, std::size_t bytes_after) {
-  const totals t = sum_up(work);
+  const job_totals t = sum_up(work);
   json doc = report_head("quantize");
   doc["input"] = work.asked.input;
   doc["output"] = work.asked.output;
@@ -110,7 +110,7 @@ json quantize_document(const quantize_job& work, std::size_t bytes_after) {
 }
 
 void print_summary(const quantize_job& work, std::size_t bytes_after) {
-  const totals t = sum_up(work);
+  const job_totals t = sum_up(work);
   const double before = static_cast<double>(model_bytes(work.input));
   text_table table{{{"result", text_table::align::left}, {work.asked.method, text_table::align::left}}};
   table.add({"tensors quantized", fmt::format("{}", work.quantized.size())});
@@ -159,7 +159,7 @@ void print_plan(const quantize_job& work) {
                quantized ? fmt::format("{:.3f}", sinq::bits_per_weight((next++)->format)) : ""});
     before += info.size_bytes();
   }
-  const totals t = sum_up(work);
+  const job_totals t = sum_up(work);
   table.add_rule();
   table.add({fmt::format("{} tensors, {} quantized", work.plan.size(), work.quantized.size()), "", "", "",
              bytes_text(before), bytes_text(planned_bytes(work)), fmt::format("{:.3f}", t.bits / t.weights)});

@@ -24,7 +24,7 @@ using sinq::errc;
 using sinq::make_error;
 using sinq::result;
 
-struct flags {
+struct verify_flags {
   std::string output, input, report;
   double max_error = std::numeric_limits<double>::infinity();
   bool quiet = false;
@@ -81,7 +81,8 @@ result<finding> check_tensor(const io::checkpoint& output, const io::model_reade
   return found;
 }
 
-result<std::vector<finding>> check_all(const io::checkpoint& output, const io::model_reader& input, const flags& f) {
+result<std::vector<finding>> check_all(const io::checkpoint& output, const io::model_reader& input,
+                                       const verify_flags& f) {
   double total = 0;
   for (const io::model_tensor& tensor : input.tensors()) total += static_cast<double>(tensor.info.size_bytes());
   progress_bar progress{total, f.quiet};
@@ -106,13 +107,13 @@ std::string status(const finding& f) {
 }
 
 /// Sums over the quantized tensors that are there.
-struct totals {
+struct finding_totals {
   std::size_t quantized = 0, problems = 0;
   double mean = 0, mean_column = 0, worst = 0;
 };
 
-totals sum_up(const std::vector<finding>& all) {
-  totals t;
+finding_totals sum_up(const std::vector<finding>& all) {
+  finding_totals t;
   for (const finding& f : all) {
     if (!f.problem.empty()) ++t.problems;
     if (!f.quantized) continue;
@@ -138,7 +139,7 @@ void print(const std::vector<finding>& all) {
                  fmt::format("{:.6f}", f.error.cosine), status(f)});
     else
       table.add({one_line(f.name), "", "", "", "", status(f)});
-  const totals t = sum_up(all);
+  const finding_totals t = sum_up(all);
   table.add_rule();
   table.add({fmt::format("{} quantized, {} not", t.quantized, all.size() - t.quantized), fmt::format("{:.5f}", t.mean),
              fmt::format("{:.5f}", t.mean_column), "", "",
@@ -146,8 +147,8 @@ void print(const std::vector<finding>& all) {
   fmt::print("{}", table.to_string());
 }
 
-json document(const std::vector<finding>& all, const flags& f) {
-  const totals t = sum_up(all);
+json document(const std::vector<finding>& all, const verify_flags& f) {
+  const finding_totals t = sum_up(all);
   json doc = report_head("verify");
   doc.update({{"output", f.output}, {"against", f.input}, {"ok", t.problems == 0}, {"tensors", json::array()}});
   for (const finding& found : all) {
@@ -171,7 +172,7 @@ json document(const std::vector<finding>& all, const flags& f) {
   return doc;
 }
 
-result<void> run(const flags& f) {
+result<void> run(const verify_flags& f) {
   const auto output = io::checkpoint::open(f.output);
   if (!output) return output.error();
   const auto input = io::model_reader::open(f.input);
@@ -196,7 +197,7 @@ result<void> run(const flags& f) {
 } // namespace
 
 command add_verify(CLI::App& app) {
-  const auto f = std::make_shared<flags>();
+  const auto f = std::make_shared<verify_flags>();
   CLI::App* const c = app.add_subcommand("verify", "Check a quantized model against the one that it was made from");
   c->add_option("OUT", f->output, "What sinq quantize made: a file, or a directory")->required();
   c->add_option("--against", f->input, "The original file or directory")->required();

@@ -1,4 +1,5 @@
-#include "files.hpp"
+#include "io/files.hpp"
+#include "io/open_checkpoint.hpp"
 
 #include "support/catch.hpp"
 #include "support/random_quantized.hpp"
@@ -47,12 +48,6 @@ void write(const fs::path& path, const std::vector<std::pair<std::string, sinq::
   REQUIRE(to->commit());
 }
 
-io::checkpoint open(const fs::path& path) {
-  auto opened = io::checkpoint::open(path);
-  if (!opened) FAIL(opened.error().message);
-  return *std::move(opened);
-}
-
 /// Replaces text in a file by text of the same length.
 void edit(const fs::path& path, const std::string& from, const std::string& to) {
   std::string content = read_file(path);
@@ -84,7 +79,7 @@ TEST_CASE("a checkpoint reads back to the identical packed matrix, in place") {
           const auto b =
               make_packed(gaussian(rows, cols, 4, 1e9), {.method = sinq::method::sinq, .bits = 5, .aux = aux});
           write(dir / "q.safetensors", {{"a.weight", a}, {"b.weight", b}});
-          const auto q = open(dir / "q.safetensors");
+          const auto q = open_checkpoint(dir / "q.safetensors");
           REQUIRE(q.tensors().size() == 3);
           CHECK(q.is_quantized());
           const io::checkpoint_tensor* found = q.find("a.weight");
@@ -110,7 +105,7 @@ TEST_CASE("every storage reads back to the identical packed matrix") {
       const auto a = sinq::pack(random_quantized(format, rows));
       REQUIRE(a);
       write(dir / "q.safetensors", {{"a", *a}});
-      const auto q = open(dir / "q.safetensors");
+      const auto q = open_checkpoint(dir / "q.safetensors");
       check_same(q.packed(*q.find("a")), *a);
     }
 }
@@ -122,7 +117,7 @@ TEST_CASE("version 1, whose descriptions say less, is read") {
   edit(dir / "q.safetensors", R"("sinq.version":"2")", R"("sinq.version":"1")");
   for (const std::string field : {"tile_rows", "rotation", "scale_bits", "zero_bits", "super_group"})
     edit(dir / "q.safetensors", field, "x" + field.substr(1));
-  const auto q = open(dir / "q.safetensors");
+  const auto q = open_checkpoint(dir / "q.safetensors");
   check_same(q.packed(*q.find("a")), a);
 }
 
@@ -132,7 +127,7 @@ TEST_CASE("a packed matrix outlives the checkpoint that it came from") {
   write(dir / "q.safetensors", {{"a", a}});
   sinq::packed_matrix kept;
   {
-    const auto q = open(dir / "q.safetensors");
+    const auto q = open_checkpoint(dir / "q.safetensors");
     kept = q.packed(*q.find("a"));
   }
   check_same(kept, a);
@@ -145,7 +140,7 @@ TEST_CASE("an ordinary file is a checkpoint without quantized tensors") {
   const std::vector<float> data{1, 2};
   REQUIRE(to->add("x.sinq.codes", sinq::dtype::f32, std::vector<std::size_t>{2}, std::as_bytes(std::span{data})));
   REQUIRE(to->commit());
-  const auto q = open(dir / "plain.safetensors");
+  const auto q = open_checkpoint(dir / "plain.safetensors");
   CHECK_FALSE(q.is_quantized());
   REQUIRE(q.tensors().size() == 1);
   CHECK(q.tensors()[0].name == "x.sinq.codes");
@@ -165,7 +160,7 @@ TEST_CASE("a sharded checkpoint is one model") {
   }
   REQUIRE(to->commit());
   CHECK(fs::exists(dir / "out/model.safetensors.index.json"));
-  const auto q = open(dir / "out");
+  const auto q = open_checkpoint(dir / "out");
   CHECK(q.model().files().size() == 5);
   for (std::size_t n = 0; n < 5; ++n) check_same(q.packed(*q.find("layer." + std::to_string(n))), matrices[n]);
 }
@@ -263,5 +258,5 @@ TEST_CASE("a plain tensor whose name looks like a part that is not there is kept
   const std::vector<float> data{1, 2};
   REQUIRE(to->add("a.sinq.zero", sinq::dtype::f32, std::vector<std::size_t>{2}, std::as_bytes(std::span{data})));
   REQUIRE(to->commit());
-  CHECK(open(dir / "q.safetensors").find("a.sinq.zero") != nullptr);
+  CHECK(open_checkpoint(dir / "q.safetensors").find("a.sinq.zero") != nullptr);
 }

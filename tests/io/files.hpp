@@ -25,6 +25,9 @@ namespace sinq_test {
 
 namespace fs = std::filesystem;
 
+/// The file that says which tensor of a model is in which of its files.
+inline constexpr const char* index_name = "model.safetensors.index.json";
+
 /// An empty directory of its own for one test case, removed at the end.
 class scratch {
 public:

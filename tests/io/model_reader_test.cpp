@@ -27,8 +27,6 @@ names tensor_names(const model_reader& model) {
   return found;
 }
 
-constexpr const char* index_name = "model.safetensors.index.json";
-
 /// A directory with tensors a and c in one shard and b in the other.
 void write_sharded(const scratch& dir) {
   write_file(dir / "s1.safetensors", file_of({"c", "a", "__pad__.0"}, R"({"format":"pt","x":"1"})"));

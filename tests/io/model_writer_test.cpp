@@ -39,8 +39,6 @@ void check_model(const fs::path& target, const std::string& prefix, std::size_t 
   }
 }
 
-constexpr const char* index_name = "model.safetensors.index.json";
-
 } // namespace
 
 TEST_CASE("a model in one file") {

@@ -1,6 +1,7 @@
 /// The official format: its packings, its writer and reader, and what strangers may put into it.
 
-#include "files.hpp"
+#include "io/files.hpp"
+#include "io/open_checkpoint.hpp"
 
 #include "support/random_quantized.hpp"
 
@@ -70,10 +71,6 @@ sinq::result<void> write_official(const scratch& dir, const fs::path& path, cons
   return to.commit();
 }
 
-io::checkpoint open(const fs::path& path) {
-  return value_of(io::checkpoint::open(path));
-}
-
 bool same_bytes(const sinq::shared_bytes& a, const sinq::shared_bytes& b) {
   return std::equal(a.span().begin(), a.span().end(), b.span().begin(), b.span().end());
 }
@@ -119,7 +116,7 @@ TEST_CASE("what is written in the official format is read back as it was") {
         CAPTURE(bits, rows, cols, group, t);
         const auto p = some_matrix(bits, rows, cols, group, t);
         require_ok(write_official(dir, dir / "out", layer_name + std::string{".weight"}, p));
-        const auto model = open(dir / "out");
+        const auto model = open_checkpoint(dir / "out");
         CHECK(model.is_official());
         REQUIRE(model.tensors().size() == 2);
         const io::checkpoint_tensor* const found = model.find(layer_name + std::string{".weight"});
@@ -161,7 +158,7 @@ TEST_CASE("a native checkpoint over an official one leaves nothing of it") {
   require_ok(io::write_packed(to, "w", some_matrix(4, 8, 64, 64), sinq::dtype::f32));
   require_ok(to.commit());
   CHECK(names_in(dir / "out") == names{"config.json", "model.safetensors"});
-  CHECK_FALSE(open(dir / "out").is_official());
+  CHECK_FALSE(open_checkpoint(dir / "out").is_official());
 }
 
 TEST_CASE("what the official format cannot hold is refused by its reason") {

@@ -18,7 +18,7 @@ void for_each_width(const sinq::rtn_options& options, F&& f) {
   for (const int bits : sinq::supported_bits) f(sinq::rtn{bits, options});
 }
 
-float value(const sinq::quantized_matrix& q, std::size_t i, std::size_t j) {
+float value_at(const sinq::quantized_matrix& q, std::size_t i, std::size_t j) {
   const std::size_t g = j / q.format.group_size;
   return q.scale_matrix()(i, g) * (static_cast<float>(q.code_matrix()(i, j)) - q.zero_at(i, g));
 }
@@ -30,10 +30,10 @@ void check_half_step(const sinq::rtn& quantize, const named_matrix& kind) {
     for (std::size_t j = 0; j < kind.m.cols; ++j) {
       const std::size_t g = j / quantize.group_size();
       const float top = std::max(std::fabs(q->zero_at(i, g)), static_cast<float>(sinq::max_code(quantize.bits())));
-      // the last terms: value() rounds its product
+      // the last terms: value_at() rounds its product
       const double limit = double{q->scale_matrix()(i, g)} * (0.5 + 0x1p-23 * double{top}) +
                            0x1p-23 * std::fabs(double{kind.m(i, j)}) + 1e-45;
-      const double error = std::fabs(double{value(*q, i, j)} - double{kind.m(i, j)});
+      const double error = std::fabs(double{value_at(*q, i, j)} - double{kind.m(i, j)});
       if (error <= limit) continue;
       INFO(kind.name << " bits " << quantize.bits() << " at " << i << ", " << j);
       REQUIRE(error <= limit);
@@ -88,19 +88,19 @@ TEST_CASE("constant groups are exact to their auxiliaries, and zeros stay zeros"
   for (const float constant : {5.0f, -0.37f, 1e-30f, -3e30f}) {
     const auto q = quantize(matrix{2, 8, constant}.view());
     REQUIRE(q);
-    CHECK(value(*q, 1, 7) == Approx(constant).epsilon(1e-6));
+    CHECK(value_at(*q, 1, 7) == Approx(constant).epsilon(1e-6));
     CHECK(std::fabs(q->zero_at(0, 0)) <= 2048);
   }
   for (const bool symmetric : {false, true}) {
     const auto q = sinq::rtn_quantizer<3>{{.group_size = 8, .symmetric = symmetric}}(matrix{2, 8}.view());
     REQUIRE(q);
-    CHECK(value(*q, 0, 0) == 0.0f);
+    CHECK(value_at(*q, 0, 0) == 0.0f);
   }
   matrix sparse = gaussian(4, 64, 3);
   for (std::size_t j = 0; j < 64; j += 3) sparse(1, j) = 0.0f;
   const auto q = quantize(sparse.view());
   REQUIRE(q);
-  for (std::size_t j = 0; j < 64; j += 3) CHECK(value(*q, 1, j) == 0.0f);
+  for (std::size_t j = 0; j < 64; j += 3) CHECK(value_at(*q, 1, j) == 0.0f);
 }
 
 TEST_CASE("a group of zeros has the scale of the reference") {
@@ -157,13 +157,13 @@ TEST_CASE("the reference's symmetric grid has one zero point and levels on both 
       for (std::size_t j = 0; j < m.cols; ++j) {
         const int code = q->code_matrix()(i, j);
         CHECK(std::abs(code - middle) <= most);
-        CHECK(std::fabs(value(*q, i, j) - m(i, j)) <= 0.50001f * q->scale[i]);
+        CHECK(std::fabs(value_at(*q, i, j) - m(i, j)) <= 0.50001f * q->scale[i]);
       }
     }
   });
   const auto zeros = sinq::rtn_quantizer<4>{{.group_size = 8, .noz = true}}(matrix{1, 8}.view());
   REQUIRE(zeros);
-  CHECK(value(*zeros, 0, 3) == 0.0f);
+  CHECK(value_at(*zeros, 0, 3) == 0.0f);
 }
 
 TEST_CASE("rtn refuses an empty matrix and empty groups") {

@@ -1,8 +1,7 @@
 /// sinq quantize on files and directories: what is quantized, how, and that the bytes do not depend on threads.
 
+#include "io/open_checkpoint.hpp"
 #include "tool/tool.hpp"
-
-#include <sinq/io/checkpoint.hpp>
 
 #include <nlohmann/json.hpp>
 
@@ -10,10 +9,6 @@ using namespace sinq_test;
 using sinq::dtype;
 
 namespace {
-
-sinq::io::checkpoint open_checkpoint(const fs::path& path) {
-  return value_of(sinq::io::checkpoint::open(path));
-}
 
 /// Bits of each quantized tensor, by name.
 std::map<std::string, int> widths(const fs::path& path) {
