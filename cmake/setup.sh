@@ -42,10 +42,12 @@ need_to_build() {
   need g++ cmake ninja-build libeigen3-dev nlohmann-json3-dev libcli11-dev libfmt-dev catch2
 }
 
-# build PRESET: configures and builds with two jobs.
+# build PRESET [BUILD OPTION...]: configures and builds with two jobs.
 build() {
-  cmake --preset "$1"
-  cmake --build --preset "$1" --parallel 2
+  built=$1
+  shift
+  cmake --preset "$built"
+  cmake --build --preset "$built" --parallel 2 "$@"
 }
 
 # test_built PRESET [CTEST OPTION...]: runs the tests, then says which were skipped and why.

@@ -6,7 +6,7 @@ set -eu
 . "$(dirname -- "$0")/../cmake/setup.sh"
 
 need_to_build
-build release
+build release --target sinq_cli
 sinq=build/release/bin/sinq
 weights=examples/data/demo.safetensors
 output=build/demo/demo.sinq.safetensors

@@ -6,5 +6,5 @@ set -eu
 . "$(dirname -- "$0")/../cmake/setup.sh"
 
 need_to_build
-build tests
-test_built tests "$@"
+build release
+test_built release "$@"
