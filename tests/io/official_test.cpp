@@ -16,7 +16,6 @@
 
 using namespace sinq_test;
 namespace io = sinq::io;
-using nlohmann::json;
 using sinq::errc;
 
 namespace {
@@ -136,18 +135,18 @@ TEST_CASE("what is written in the official format is read back as it was") {
       }
   CHECK(names_in(dir / "out") == names{"config.json", "model-00001-of-00001.safetensors",
                                        "model.safetensors.index.json", "model.safetensors.index.json.meta.json"});
-  const json config = json::parse(read_file(dir / "out/config.json"));
+  const nlohmann::json config = nlohmann::json::parse(read_file(dir / "out/config.json"));
   CHECK(config.at("sinq") == true);
   CHECK(config.at("quantization_config").at("quant_method") == "sinq");
   CHECK(config.at("quantization_config").at("nbits") == 6);
-  CHECK(config.at("quantization_config").at("modules_to_not_convert") == json{"lm_head"});
+  CHECK(config.at("quantization_config").at("modules_to_not_convert") == nlohmann::json{"lm_head"});
   const auto raw = value_of(io::model_reader::open(dir / "out"));
   const io::model_tensor* const frequencies = raw.find("model.rotary_emb.inv_freq");
   REQUIRE(frequencies != nullptr);
   CHECK(frequencies->info.shape == std::vector<std::size_t>{8});
   CHECK(raw.find("model.rotary_emb.original_inv_freq") != nullptr);
-  const json plain = json::parse(value_of(io::plain_config(dir / "out/config.json")));
-  CHECK(plain == json::parse(config_text));
+  const nlohmann::json plain = nlohmann::json::parse(value_of(io::plain_config(dir / "out/config.json")));
+  CHECK(plain == nlohmann::json::parse(config_text));
 }
 
 TEST_CASE("a native checkpoint over an official one leaves nothing of it") {
@@ -192,7 +191,7 @@ TEST_CASE("a value that f16 cannot hold is named, and nothing is left") {
 }
 
 TEST_CASE("rotary frequencies are those of transformers") {
-  const auto of = [](const char* text) { return io::rotary_frequencies(json::parse(text)); };
+  const auto of = [](const char* text) { return io::rotary_frequencies(nlohmann::json::parse(text)); };
   const std::vector<float> plain = value_of(of(R"({"rope_theta": 10000.0, "head_dim": 8})"));
   REQUIRE(plain.size() == 4);
   CHECK(plain[0] == 1.0f);
@@ -223,9 +222,9 @@ public:
   }
 
   /// Opens a copy whose `.meta.json` was changed.
-  void meta(const std::function<void(json&)>& change, errc code, std::vector<std::string> says) const {
+  void meta(const std::function<void(nlohmann::json&)>& change, errc code, std::vector<std::string> says) const {
     const fs::path path = copy() / io::model_meta_name;
-    json document = json::parse(read_file(path));
+    nlohmann::json document = nlohmann::json::parse(read_file(path));
     change(document[layer_name]["meta"]);
     write_file(path, document.dump());
     says.push_back(layer_name);
@@ -277,8 +276,8 @@ private:
 
 TEST_CASE("what is told of a layer is checked") {
   const hostile h;
-  const auto set = [&](const char* key, const json& value, errc code, const std::vector<std::string>& says) {
-    h.meta([&](json& meta) { meta[key] = value; }, code, says);
+  const auto set = [&](const char* key, const nlohmann::json& value, errc code, const std::vector<std::string>& says) {
+    h.meta([&](nlohmann::json& meta) { meta[key] = value; }, code, says);
   };
   set("nbits", 7, errc::unsupported, {"nbits is '7'"});
   set("nbits", 1.58, errc::unsupported, {"nbits is '1.58'"});
@@ -286,11 +285,11 @@ TEST_CASE("what is told of a layer is checked") {
   set("nbits", 3, errc::malformed, {"packing is '\"4bit_u8\"', expected 3bit_32"});
   set("nbits", -4, errc::unsupported, {"nbits is '-4'"});
   set("packing", nullptr, errc::malformed, {"packing is 'null', expected 4bit_u8"});
-  set("shape", json{8}, errc::malformed, {"shape is '[8]'"});
-  set("shape", json{8, "128"}, errc::malformed, {"shape is"});
-  set("shape", json{8, -128}, errc::malformed, {"shape is"});
-  set("shape", json{0, 128}, errc::empty_matrix, {"0 x 128"});
-  set("shape", json{std::size_t{1} << 40, std::size_t{1} << 40}, errc::invalid_argument, {"2^56"});
+  set("shape", nlohmann::json{8}, errc::malformed, {"shape is '[8]'"});
+  set("shape", nlohmann::json{8, "128"}, errc::malformed, {"shape is"});
+  set("shape", nlohmann::json{8, -128}, errc::malformed, {"shape is"});
+  set("shape", nlohmann::json{0, 128}, errc::empty_matrix, {"0 x 128"});
+  set("shape", nlohmann::json{std::size_t{1} << 40, std::size_t{1} << 40}, errc::invalid_argument, {"2^56"});
   set("group_size", 0, errc::malformed, {"group_size is '0'"});
   set("group_size", 48, errc::malformed, {"[8, 64]", "group size of 48"});
   set("method", 3, errc::malformed, {"method is '3'"});
@@ -298,9 +297,13 @@ TEST_CASE("what is told of a layer is checked") {
   set("view_as_float", true, errc::unsupported, {"view_as_float"});
   set("awq_scale", 2, errc::unsupported, {"awq_scale"});
   set("original_dtype", "BOOL", errc::malformed, {"original_dtype is '\"BOOL\"'"});
-  h.meta([](json& meta) { meta = 5; }, errc::malformed, {"meta is '5'"});
-  h.meta([](json& meta) { meta.erase("method"); }, errc::malformed, {"method is 'null'"});
-  h.meta([](json& meta) { meta["shape"] = {16, 128}; }, errc::malformed, {"W_q", "[8, 64]", "expected [16, 64]"});
+  h.meta([](nlohmann::json& meta) { meta = 5; }, errc::malformed, {"meta is '5'"});
+  h.meta([](nlohmann::json& meta) { meta.erase("method"); }, errc::malformed, {"method is 'null'"});
+  h.meta(
+      [](nlohmann::json& meta) {
+        meta["shape"] = {16, 128};
+      },
+      errc::malformed, {"W_q", "[8, 64]", "expected [16, 64]"});
   h.meta_text("[1]", errc::malformed, {"is array, expected an object"});
   h.meta_text("{\"x\": 1}", errc::malformed, {"layer 'x'"});
   h.meta_text("{", errc::malformed, {"not valid JSON"});
@@ -311,19 +314,19 @@ TEST_CASE("what is told of a layer is checked") {
 
 TEST_CASE("the tensors of a layer are checked") {
   const hostile h;
-  const auto shape = [](std::vector<std::size_t> to) { return [to](io::tensor_info& info) { info.shape = to; }; };
+  const auto shaped = [](std::vector<std::size_t> to) { return [to](io::tensor_info& info) { info.shape = to; }; };
   const auto type = [](sinq::dtype to) { return [to](io::tensor_info& info) { info.type = to; }; };
   const auto rename = [](std::string to) { return [to](io::tensor_info& info) { info.name = to; }; };
-  h.tensor(".W_q", shape({7, 64}), {"W_q", "[7, 64]", "expected [8, 64]"});
-  h.tensor(".W_q", shape({8, 60}), {"W_q", "[8, 60]"});
-  h.tensor(".W_q", shape({512}), {"W_q", "[512]"});
+  h.tensor(".W_q", shaped({7, 64}), {"W_q", "[7, 64]", "expected [8, 64]"});
+  h.tensor(".W_q", shaped({8, 60}), {"W_q", "[8, 60]"});
+  h.tensor(".W_q", shaped({512}), {"W_q", "[512]"});
   h.tensor(".W_q", type(sinq::dtype::i32), {"W_q", "I32, expected U8"});
-  h.tensor(".meta.scale", shape({15, 1}), {layer_name, "scale", "[15, 1]", "[16, 1]"});
-  h.tensor(".meta.scale", shape({16}), {"scale", "[16]"});
+  h.tensor(".meta.scale", shaped({15, 1}), {layer_name, "scale", "[15, 1]", "[16, 1]"});
+  h.tensor(".meta.scale", shaped({16}), {"scale", "[16]"});
   h.tensor(".meta.scale", type(sinq::dtype::i16), {"meta.scale", "I16, expected F16 or BF16 or F32"});
-  h.tensor(".meta.zero", shape({2, 1}), {"zero", "[2, 1]"});
+  h.tensor(".meta.zero", shaped({2, 1}), {"zero", "[2, 1]"});
   h.tensor(".meta.zero", rename(""), {"meta.zero' is missing"});
-  h.tensor(".meta.scale2", shape({1, 127}), {"scale2", "[1, 127]", "128 elements"});
+  h.tensor(".meta.scale2", shaped({1, 127}), {"scale2", "[1, 127]", "128 elements"});
   h.tensor(".meta.scale2", rename(layer_name + std::string{".meta.scale3"}), {"scale3", "no known part"});
   h.tensor(".meta.scale2", rename("other.W_q"), {"other.W_q", "belongs to no layer"});
   h.tensor(".meta.scale2", rename(layer_name + std::string{".weight"}), {"plain and quantized"});
