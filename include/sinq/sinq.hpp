@@ -1,6 +1,6 @@
 #pragma once
 
-/// Everything that needs no files: quantize, pack, dequantize, measure. The readers and writers of files are in io/.
+/// Everything that needs no files: quantize, pack, multiply, dequantize, measure. io/ reads and writes files.
 
 #include "core/aligned_buffer.hpp"
 #include "core/config.hpp"
@@ -11,6 +11,7 @@
 #include "core/parallel.hpp"
 #include "core/types.hpp"
 #include "core/weight_view.hpp"
+#include "kernels/matmul.hpp"
 #include "math/hadamard.hpp"
 #include "math/input_moments.hpp"
 #include "math/sinkhorn.hpp"
@@ -18,6 +19,7 @@
 #include "metrics.hpp"
 #include "pack/layout.hpp"
 #include "pack/pack.hpp"
+#include "pack/panels.hpp"
 #include "quant/awq.hpp"
 #include "quant/codebook.hpp"
 #include "quant/hadamard_rtn.hpp"

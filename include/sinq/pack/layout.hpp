@@ -12,12 +12,8 @@
 
 namespace sinq {
 
-/// How codes lie in memory. More layouts may stand beside the canonical one; files and conversions use this one.
-enum class code_layout : std::uint8_t {
-  canonical, ///< see packed_layout
-};
-
-/// The canonical layout: each row is a little-endian stream of b-bit codes, padded with zero bits to whole 8 bytes.
+/// The canonical layout, that of files: each row is a little-endian stream of b-bit codes, padded with zero bits to
+/// whole 8 bytes.
 ///
 ///   code j of a row lies in bits [j b, (j + 1) b) of the row; bit n is bit n % 8 of byte n / 8
 ///
@@ -80,12 +76,21 @@ struct packed_layout {
       std::uint64_t word = 0;
       const std::span<const byte> from = row.subspan(j / 8 * Bits);
       std::memcpy(&word, from.data(), std::min<std::size_t>(Bits, from.size()));
-      for (std::size_t k = 0; k < count; ++k)
-        codes[j + k] = static_cast<std::uint8_t>((word >> (k * Bits)) & static_cast<unsigned>(max_code(Bits)));
+      word = part(word);
+      std::memcpy(codes.data() + j, &word, count);
     }
   }
 
 private:
+  /// The inverse of join.
+  [[nodiscard]] static constexpr std::uint64_t part(std::uint64_t codes) {
+    constexpr std::uint64_t one = max_code(Bits) * 0x0001000100010001u;
+    constexpr std::uint64_t two = ((std::uint64_t{1} << 2 * Bits) - 1) * 0x0000000100000001u;
+    constexpr std::uint64_t four = (std::uint64_t{1} << 4 * Bits) - 1;
+    codes = (codes & four) | (codes >> 4 * Bits & four) << 32;
+    codes = (codes & two) | (codes >> 2 * Bits & two) << 16;
+    return (codes & one) | (codes >> Bits & one) << 8;
+  }
   /// 8 codes, one a byte, side by side in 8 b bits: neighbours are joined, then pairs, then fours.
   [[nodiscard]] static constexpr std::uint64_t join(std::uint64_t codes) {
     codes = (codes & 0x00ff00ff00ff00ffu) | (codes & 0xff00ff00ff00ff00u) >> (8 - Bits);
@@ -181,7 +186,6 @@ struct packed_sizes {
 /// matrix_format has the equation.
 struct packed_matrix {
   matrix_format format;
-  code_layout layout = code_layout::canonical;
   std::string method;      ///< name in the method table, for the record
   shared_bytes codes;      ///< N rows of packed_layout<bits>::row_bytes(K)
   shared_bytes scale;      ///< [N x G] of format.aux, or one stream of N G codes of scale_bits

@@ -109,17 +109,18 @@ inline void write_panel_codes(int bits, std::span<const std::uint8_t> codes, std
     for (const code_plane& plane : code_planes(bits)) {
       if (plane.bits == 0) continue;
       const auto width = static_cast<std::size_t>(plane.bits);
-      const unsigned mask = (1u << plane.bits) - 1;
+      const std::uint32_t mask = ((1u << plane.bits) - 1) * 0x01010101u;
       byte* vector = to.data() + block * block_bytes(bits) + plane.offset_bytes;
       for (std::size_t v = 0; v < 2 * width; ++v, vector += code_vector_bytes)
         for (std::size_t r = 0; r < panel_rows; ++r) {
           const std::uint8_t* const from = codes.data() + r * stride + block * block_cols + v * (32 / width);
-          for (std::size_t b = 0; b < 4; ++b) {
-            unsigned value = 0;
-            for (std::size_t s = 0; s < 8 / width; ++s)
-              value |= ((unsigned{from[4 * s + b]} >> plane.shift) & mask) << (s * width);
-            vector[4 * r + b] = static_cast<byte>(value);
+          std::uint32_t four = 0;
+          for (std::size_t s = 0; s < 8 / width; ++s) {
+            std::uint32_t digits;
+            std::memcpy(&digits, from + 4 * s, sizeof digits);
+            four |= ((digits >> plane.shift) & mask) << (s * width);
           }
+          std::memcpy(vector + 4 * r, &four, sizeof four);
         }
     }
 }
