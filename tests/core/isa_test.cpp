@@ -91,6 +91,9 @@ TEST_CASE("loops run in the width of the instruction set in use") {
                                  : id == sinq::isa::neon ? 4
                                                          : 1;
     CHECK(width == expected);
+    width = 0;
+    sinq::detail::run_wide_fused<width_loop>(width);
+    CHECK(width == expected);
   }
 }
 

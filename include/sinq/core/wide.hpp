@@ -70,6 +70,30 @@ SINQ_INLINE void most_of_lanes(Vector& values) {
   }
 }
 
+/// Widens [low, high] to hold n values, none of them NaN.
+template <class Real>
+struct widen_loop {
+  template <std::size_t W>
+  SINQ_INLINE static void run(const Real* values, std::size_t n, Real& low, Real& high) {
+    constexpr std::size_t width = sizeof(Real) == sizeof(float) || W == 1 ? W : W / 2;
+    vec<Real, width> least = vec<Real, width>{} + low, most = vec<Real, width>{} + high, x;
+    std::size_t k = 0;
+    for (; k + width <= n; k += width) {
+      load(values + k, x);
+      least = x < least ? x : least;
+      most = x > most ? x : most;
+    }
+    least_of_lanes<width>(least);
+    most_of_lanes<width>(most);
+    low = least[0];
+    high = most[0];
+    for (; k < n; ++k) {
+      low = values[k] < low ? values[k] : low;
+      high = values[k] > high ? values[k] : high;
+    }
+  }
+};
+
 SINQ_SEPARATE_ROUNDING_BEGIN
 #if SINQ_X86
 #define SINQ_TARGET_AVX2 __attribute__((target("avx2,fma")))

@@ -17,7 +17,8 @@ namespace sinq::detail {
 inline constexpr std::size_t reduction_lanes = 16;
 using lane_sums = std::array<double, reduction_lanes>;
 
-[[nodiscard]] inline double add_lanes(lane_sums lanes) {
+template <class Sum>
+[[nodiscard]] SINQ_INLINE Sum add_lanes(std::array<Sum, reduction_lanes> lanes) {
   for (std::size_t half = reduction_lanes / 2; half > 0; half /= 2)
     for (std::size_t lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
   return lanes[0];

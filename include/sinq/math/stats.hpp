@@ -40,26 +40,6 @@ template <class Get>
   return std::sqrt(square / static_cast<double>(n - 1));
 }
 
-/// The least and largest of some values, of low and of high.
-struct widen_loop {
-  template <std::size_t W>
-  SINQ_INLINE static void run(const double* values, std::size_t n, double& low, double& high) {
-    constexpr std::size_t width = W < 2 ? 1 : W / 2;
-    vec<double, width> least = vec<double, width>{} + low, most = vec<double, width>{} + high, x;
-    std::size_t k = 0;
-    for (; k + width <= n; k += width) {
-      load(values + k, x);
-      least = x < least ? x : least;
-      most = x > most ? x : most;
-    }
-    least_of_lanes<width>(least);
-    most_of_lanes<width>(most);
-    low = least[0];
-    high = most[0];
-    for (; k < n; ++k) low = std::min(low, values[k]), high = std::max(high, values[k]);
-  }
-};
-
 /// Standard deviations of lines (rows or columns) of n elements from their sums, which are used up;
 /// get(line, k) is element k.
 template <class Sum, class Get>
@@ -134,7 +114,7 @@ template <class Real>
   double low = std::numeric_limits<double>::max();
   double high = 0;
   const auto widen = [&](std::span<const double> side) {
-    detail::run_wide<detail::widen_loop>(side.data(), side.size(), low, high);
+    detail::run_wide<detail::widen_loop<double>>(side.data(), side.size(), low, high);
   };
   if (row_std.size() == 1 && col_std.size() == 1) return Real{1};
   if (col_std.size() > 1) widen(row_std);

@@ -50,28 +50,11 @@ struct value_range {
   float high;
 };
 
-struct range_loop {
-  template <std::size_t W>
-  SINQ_INLINE static void run(const float* w, std::size_t n, value_range& found) {
-    vec<float, W> low = vec<float, W>{} + w[0], high = low, x;
-    std::size_t k = 0;
-    for (; k + W <= n; k += W) {
-      load(w + k, x);
-      low = x < low ? x : low;
-      high = x > high ? x : high;
-    }
-    least_of_lanes<W>(low);
-    most_of_lanes<W>(high);
-    found = {low[0], high[0]};
-    for (; k < n; ++k) found = {std::min(found.low, w[k]), std::max(found.high, w[k])};
-  }
-};
-
 /// The smallest and largest of some weights; which zero, if both are there, is not said.
 /// @pre not empty, no NaN
 [[nodiscard]] inline value_range low_and_high(std::span<const float> w) {
-  value_range found;
-  run_wide<range_loop>(w.data(), w.size(), found);
+  value_range found{w[0], w[0]};
+  run_wide<widen_loop<float>>(w.data(), w.size(), found.low, found.high);
   return found;
 }
 
