@@ -48,7 +48,7 @@ result<void> write_auxiliaries(const std::string& name, const sinq::packed_matri
       f.row_tiles() == 1 ? std::vector{f.cols} : std::vector{f.row_tiles(), f.cols};
   if (auto done = f32(".t", t_shape, t); !done) return done;
   if (f.grid == sinq::grid::uniform) return {};
-  const std::vector<float> custom = sinq::custom_levels(p);
+  const std::vector<float> custom = sinq::custom_levels(p.levels);
   const std::span<const float> levels = sinq::levels(f, custom);
   return f32(".levels", {levels.size()}, levels);
 }

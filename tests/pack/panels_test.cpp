@@ -67,8 +67,10 @@ TEST_CASE("scales, zero points and their bases lie 16 rows side by side") {
     CHECK(w->zero_base.size() == sizes.zero_base);
     CHECK(w->size_bytes() == sizes.total());
     const sinq::panel_shape shape{f};
-    bool same = true;
-    for (std::size_t n = 0; n < shape.panels; ++n)
+    std::vector<float> scales(f.groups() * sinq::panel_rows), zeros(scales.size());
+    bool same = true, same_loaded = true;
+    for (std::size_t n = 0; n < shape.panels; ++n) {
+      sinq::load_auxiliaries(*w, n, scales, zeros);
       for (std::size_t r = 0; r < shape.row_count(n); ++r)
         for (std::size_t g = 0; g < f.groups(); ++g) {
           const std::size_t i = shape.row_begin(n) + r;
@@ -83,8 +85,12 @@ TEST_CASE("scales, zero points and their bases lie 16 rows side by side") {
             scale = unit * static_cast<float>(w->scale.span()[at]);
           }
           same &= scale == q.scale[i * f.groups() + g];
+          same_loaded &= scales[g * sinq::panel_rows + r] == q.scale[i * f.groups() + g];
+          same_loaded &= zeros[g * sinq::panel_rows + r] == q.zero_at(i, g);
         }
+    }
     CHECK(same);
+    CHECK(same_loaded);
   }
 }
 

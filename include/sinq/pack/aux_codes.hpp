@@ -52,9 +52,10 @@ inline void load_auxiliaries(const packed_matrix& p, std::size_t i, std::span<fl
 }
 
 /// The stored levels of grid::custom, or nothing.
-[[nodiscard]] inline std::vector<float> custom_levels(const packed_matrix& p) {
-  std::vector<float> values(p.levels.size() / sizeof(float));
-  load_floats(p.levels.data(), dtype::f32, values);
+/// @param stored  the levels of a packed_matrix or a panel_matrix
+[[nodiscard]] inline std::vector<float> custom_levels(const shared_bytes& stored) {
+  std::vector<float> values(stored.size() / sizeof(float));
+  load_floats(stored.data(), dtype::f32, values);
   return values;
 }
 

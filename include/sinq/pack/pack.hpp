@@ -211,7 +211,7 @@ inline void dequantize_rows(const packed_matrix& p, std::size_t row_begin, matri
   SINQ_ASSERT(row_begin + out.rows() <= p.format.rows && out.cols() == p.format.cols);
   const matrix_format& f = p.format;
   const std::size_t groups = f.groups();
-  const std::vector<float> custom = custom_levels(p);
+  const std::vector<float> custom = custom_levels(p.levels);
   const std::span<const float> level = levels(f, custom);
   std::vector<std::uint8_t> codes(f.cols);
   std::vector<float> scale(groups);

@@ -130,18 +130,16 @@ inline void spread_lane(const byte* from, std::size_t count, std::size_t size, s
   for (std::size_t g = 0; g < count; ++g) std::memcpy(to + (g * panel_rows + lane) * size, from + g * size, size);
 }
 
-/// The parts of a panel_matrix that differ from those of the packed matrix it is made of, or those of one panel alone.
+/// Writes the panels of a packed matrix: the scratch of one task.
 class panel_writer {
 public:
+  /// What differs from the packed matrix, of all panels or of one.
   struct parts {
     std::span<byte> codes, scale, zero, scale_base, zero_base;
   };
 
   explicit panel_writer(const packed_matrix& p)
-      : p_{p}, shape_{p.format}, sizes_{panel_bytes(p.format)}, codes_(panel_rows * shape_.blocks * block_cols) {}
-
-  [[nodiscard]] const packed_sizes& sizes() const { return sizes_; }
-  [[nodiscard]] const panel_shape& shape() const { return shape_; }
+      : p_{p}, shape_{p.format}, codes_(panel_rows * shape_.blocks * block_cols) {}
 
   /// Writes a panel. Lanes without a row become zeros.
   void operator()(std::size_t panel, const parts& to) {
@@ -177,7 +175,6 @@ private:
 
   const packed_matrix& p_;
   panel_shape shape_;
-  packed_sizes sizes_;
   std::vector<std::uint8_t> codes_;
 };
 
@@ -192,6 +189,41 @@ private:
 }
 
 } // namespace detail
+
+namespace detail {
+
+/// Reads one panel of [G x 16] values that are stored as floats, or as bytes, as load_aux_row reads a row.
+inline void load_aux_panel(const matrix_format& f, const shared_bytes& stored, const shared_bytes& base, int bits,
+                           float offset, float origin, std::size_t panel, std::span<float> to) {
+  const std::size_t aux = size_bytes(storage(f.aux));
+  if (bits == 0) return load_floats(stored.data() + panel * to.size() * aux, storage(f.aux), to);
+  const byte* const codes = stored.data() + panel * to.size();
+  std::array<float, panel_rows> unit{};
+  std::size_t loaded = f.super_groups();
+  for (std::size_t g = 0; g < f.groups(); ++g) {
+    if (f.super_group_of(g) != loaded) {
+      loaded = f.super_group_of(g);
+      load_floats(base.data() + (panel * f.super_groups() + loaded) * panel_rows * aux, storage(f.aux), unit);
+    }
+    for (std::size_t r = 0; r < panel_rows; ++r)
+      to[g * panel_rows + r] = offset + unit[r] * (static_cast<float>(codes[g * panel_rows + r]) - origin);
+  }
+}
+
+} // namespace detail
+
+/// Scales and zero points of a panel as floats, however they are stored.
+/// @param scale, zero  [G x 16]
+inline void load_auxiliaries(const panel_matrix& w, std::size_t panel, std::span<float> scale, std::span<float> zero) {
+  const matrix_format& f = w.format;
+  SINQ_ASSERT(scale.size() == f.groups() * panel_rows && zero.size() == scale.size());
+  detail::load_aux_panel(f, w.scale, w.scale_base, f.scale_bits, 0.0f, 0.0f, panel, scale);
+  if (!f.has_zero)
+    std::fill(zero.begin(), zero.end(), f.symmetric_zero());
+  else
+    detail::load_aux_panel(f, w.zero, w.zero_base, f.zero_bits, f.symmetric_zero(),
+                           f.zero_bits == 0 ? 0.0f : detail::zero_origin(f.zero_bits), panel, zero);
+}
 
 /// Arranges a packed matrix in panels, for `matmul`. Takes about the time of a few multiplications by one token.
 /// @errors  those of check_packed
