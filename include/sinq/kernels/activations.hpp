@@ -2,6 +2,7 @@
 
 #include "../core/aligned_buffer.hpp"
 #include "../core/weight_view.hpp"
+#include "../math/block_sums.hpp"
 #include "../math/hadamard.hpp"
 #include "../pack/panels.hpp"
 
@@ -97,9 +98,8 @@ struct bytes_loop {
       const vec<float, W> size = values < 0.0f ? -values : values;
       most = size > most ? size : most;
     }
-    float largest = 0;
-    for (std::size_t lane = 0; lane < W; ++lane) largest = std::max(largest, static_cast<float>(most[lane]));
-    unit = std::max(largest / 127, std::numeric_limits<float>::min());
+    most_of_lanes<W>(most);
+    unit = std::max(most[0] / 127, std::numeric_limits<float>::min());
     const float inverse = 1 / unit;
     vec<std::int32_t, W> total{};
     for (std::size_t j = 0; j < n; j += W) {
@@ -119,19 +119,17 @@ struct bytes_loop {
 struct float_sum_loop {
   template <std::size_t W>
   SINQ_INLINE static void run(const float* x, std::size_t n, float& sum) {
-    std::array<float, 16> lanes{};
+    std::array<float, reduction_lanes> lanes{};
     vec<float, W> values, some;
     std::size_t j = 0;
-    for (; j + 16 <= n; j += 16)
-      for (std::size_t lane = 0; lane < 16; lane += W) {
+    for (; j + reduction_lanes <= n; j += reduction_lanes)
+      for (std::size_t lane = 0; lane < reduction_lanes; lane += W) {
         load(x + j + lane, values);
         load(lanes.data() + lane, some);
         store(some + values, lanes.data() + lane);
       }
-    for (; j < n; ++j) lanes[j % 16] += x[j];
-    for (std::size_t half = 8; half > 0; half /= 2)
-      for (std::size_t lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
-    sum = lanes[0];
+    for (; j < n; ++j) lanes[j % reduction_lanes] += x[j];
+    sum = add_lanes(lanes);
   }
 };
 

@@ -5,6 +5,7 @@
 #include "cpu/neon.hpp"
 #include "cpu/strips.hpp"
 #include "cpu/vnni.hpp"
+#include "exact.hpp"
 #include "int8.hpp"
 
 namespace sinq::detail {
@@ -26,8 +27,8 @@ auto with_bits(int bits, F&& f) {
 [[nodiscard]] inline kernel_function int8_kernel(int bits) {
   return with_bits(bits, [](auto width) -> kernel_function {
 #if SINQ_X86
-    static const bool has_vnni = vnni::is_here();
-    if (current_isa() == isa::avx512 && has_vnni) return multiply_by<vnni::kernel, width()>;
+    static const bool has_dot_products = vnni::has_dot_products();
+    if (current_isa() == isa::avx512 && has_dot_products) return multiply_by<vnni::kernel, width()>;
     if (current_isa() == isa::avx2 || current_isa() == isa::avx512) return multiply_by<avx2::kernel, width()>;
 #elif defined(__aarch64__)
     static const bool has_dot_products = neon::has_dot_products();

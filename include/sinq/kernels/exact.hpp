@@ -9,22 +9,6 @@
 /// token is multiplied with them.
 namespace sinq::detail {
 
-/// Codes of four columns that follow each other, a column a byte: 16 rows, W of them from row `lane`.
-/// @param quad  0 .. 15: columns 4 quad .. 4 quad + 3 of the block
-template <int Bits, std::size_t W>
-SINQ_INLINE void load_quad(const byte* block, std::size_t quad, std::size_t lane, vec<std::uint32_t, W>& codes) {
-  codes = vec<std::uint32_t, W>{};
-  for (const code_plane& plane : code_planes(Bits)) {
-    if (plane.bits == 0) continue;
-    const auto width = static_cast<std::size_t>(plane.bits);
-    const std::uint32_t mask = ((1u << width) - 1) * 0x01010101u;
-    vec<std::uint32_t, W> digits;
-    load(block + plane.offset_bytes + quad * width / 8 * code_vector_bytes + 4 * lane, digits);
-    codes |= ((digits >> static_cast<std::uint32_t>(quad % (8 / width) * width)) & mask)
-             << static_cast<std::uint32_t>(plane.shift);
-  }
-}
-
 /// Levels of a block: w[16 j + r] is that of row r, column j.
 template <int Bits>
 struct expand_loop {
@@ -33,7 +17,7 @@ struct expand_loop {
     for (std::size_t quad = 0; quad < block_cols / 4; ++quad)
       for (std::size_t lane = 0; lane < panel_rows; lane += W) {
         vec<std::uint32_t, W> codes;
-        load_quad<Bits, W>(block, quad, lane, codes);
+        load_quad<Bits, W>(block, quad / 8, quad % 8, lane, codes);
         for (std::size_t b = 0; b < 4; ++b) {
           const vec<std::uint32_t, W> code = (codes >> static_cast<std::uint32_t>(8 * b)) & 0xffu;
           float* const to = w + (4 * quad + b) * panel_rows + lane;
@@ -91,11 +75,8 @@ void multiply_one_exact(const panel_product& p) {
     const std::size_t block = p.segments[n].begin / block_cols;
     if (p.segments[n].begin % block_cols == 0)
       run_wide_fused<expand_loop<Bits>>(p.codes + block * block_bytes(Bits), p.levels, w.data());
-    for (std::size_t token = 0; token < p.tokens;) {
-      const strip s = strip_at(token, p.tokens);
-      with_strip(s.size, [&](auto size) { run_wide_fused<segment_loop<size()>>(p, w.data(), n, token); });
-      token += s.size;
-    }
+    for_each_strip(p.tokens,
+                   [&](auto size, std::size_t token) { run_wide_fused<segment_loop<size()>>(p, w.data(), n, token); });
   }
 }
 

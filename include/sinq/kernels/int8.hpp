@@ -1,15 +1,18 @@
 #pragma once
 
-#include "exact.hpp"
+#include "panel.hpp"
+
+#include <algorithm>
+#include <array>
 
 /// The kernel of bytes as it is written down: whole numbers, so that every instruction set gives the same sums.
 namespace sinq::detail {
 
-/// v of four columns that follow each other.
+/// v of four columns that follow each other; see load_quad.
 template <int Bits, std::size_t W>
-SINQ_INLINE void load_byte_levels(const panel_product& p, const byte* block, std::size_t quad, std::size_t lane,
-                                  vec<std::uint32_t, W>& values) {
-  load_quad<Bits, W>(block, quad, lane, values);
+SINQ_INLINE void load_byte_levels(const panel_product& p, const byte* block, std::size_t half, std::size_t q,
+                                  std::size_t lane, vec<std::uint32_t, W>& values) {
+  load_quad<Bits, W>(block, half, q, lane, values);
   if (p.byte_levels == nullptr) return;
   std::array<std::uint8_t, 4 * W> each;
   store(values, each.data());
@@ -21,26 +24,26 @@ template <int Bits>
 struct int8_loop {
   template <std::size_t W>
   SINQ_INLINE static void run(const panel_product& p) {
+    std::fill_n(p.y, p.tokens * panel_rows, 0.0f);
     for (strip s = strip_at(0, p.tokens); s.size > 0; s = strip_at(s.begin + s.size, p.tokens))
-      for (std::size_t m = 0; m < s.size; ++m)
-        for (std::size_t lane = 0; lane < panel_rows; lane += W) {
-          vec<float, W> y{};
-          for (std::size_t n = 0; n < p.steps; ++n) add_step<W>(p, sum_index(s, n, p.steps) + m, lane, n, y);
-          store(y, p.y + (s.begin + m) * panel_rows + lane);
-        }
+      for (std::size_t n = 0; n < p.steps; ++n)
+        for (std::size_t m = 0; m < s.size; ++m)
+          for (std::size_t lane = 0; lane < panel_rows; lane += W)
+            multiply_step<W>(p, n, sum_index(s, n, p.steps) + m, lane, p.y + (s.begin + m) * panel_rows + lane);
   }
 
 private:
+  /// @param at  the place of the step's sum
   template <std::size_t W>
-  SINQ_INLINE static void add_step(const panel_product& p, std::size_t at, std::size_t lane, std::size_t n,
-                                   vec<float, W>& y) {
+  SINQ_INLINE static void multiply_step(const panel_product& p, std::size_t n, std::size_t at, std::size_t lane,
+                                        float* y) {
     const std::size_t begin = n * p.step;
     const byte* const block = p.codes + begin / block_cols * block_bytes(Bits);
     const std::int8_t* const x = p.bytes + at * p.step;
     vec<std::int32_t, W> dot{};
     for (std::size_t k = 0; k < p.step; k += 4) {
       vec<std::uint32_t, W> values;
-      load_byte_levels<Bits, W>(p, block, (begin % block_cols + k) / 4, lane, values);
+      load_byte_levels<Bits, W>(p, block, (begin + k) % block_cols / 32, k % 32 / 4, lane, values);
       for (std::size_t b = 0; b < 4; ++b)
         dot += __builtin_convertvector((values >> static_cast<std::uint32_t>(8 * b)) & 0xffu, vec<std::int32_t, W>) *
                std::int32_t{x[k + b]};
@@ -48,7 +51,7 @@ private:
     vec<float, W> scale, zero;
     load(p.scale + begin / p.group_size * panel_rows + lane, scale);
     load(p.zero + begin / p.group_size * panel_rows + lane, zero);
-    y += scale * (__builtin_convertvector(dot, vec<float, W>) * p.unit[at] - zero * p.sum[at]);
+    add_step<W>(scale, zero, dot, p.unit[at], p.sum[at], y);
   }
 };
 

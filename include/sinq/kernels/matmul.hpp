@@ -2,7 +2,7 @@
 
 #include "dispatch.hpp"
 
-#include <memory>
+#include <optional>
 
 namespace sinq {
 
@@ -33,58 +33,15 @@ struct byte_codebook {
     for (std::size_t n = 0; n < levels.size(); ++n)
       values[n] = static_cast<std::uint8_t>(128 + std::lround(127 * levels[n] / most));
   }
+
+  /// Makes scales and zero points of levels those of v.
+  void adapt(std::span<float> scale, std::span<float> zero) const {
+    for (float& value : scale) value *= most / 127;
+    for (float& value : zero) value = 128 + value * (127 / most);
+  }
+
   float most = 0;
   std::array<std::uint8_t, 16> values{};
-};
-
-/// Scales and zero points of some panels as floats, [panels x G x 16] each.
-class panel_auxiliaries {
-public:
-  panel_auxiliaries(const panel_matrix& w, const byte_codebook* book) : w_{w}, book_{book} {
-    scale.resize(panels_at_once * w.format.groups() * panel_rows);
-    zero.resize(scale.size());
-    base_.resize(w.format.super_groups() * panel_rows);
-  }
-
-  /// Those of panel n become number `at` of those that are held.
-  void load(std::size_t n, std::size_t at) {
-    const matrix_format& f = w_.format;
-    const std::size_t count = f.groups() * panel_rows;
-    const std::span<float> s = std::span{scale}.subspan(at * count, count);
-    const std::span<float> z = std::span{zero}.subspan(at * count, count);
-    read(n, w_.scale, w_.scale_base, f.scale_bits, 0, 0, s);
-    if (f.has_zero)
-      read(n, w_.zero, w_.zero_base, f.zero_bits, f.symmetric_zero(),
-           f.zero_bits == 0 ? 0.0f : zero_origin(f.zero_bits), z);
-    else
-      std::fill(z.begin(), z.end(), f.symmetric_zero());
-    if (book_ == nullptr) return;
-    for (float& value : s) value *= book_->most / 127;
-    for (float& value : z) value = 128 + value * (127 / book_->most);
-  }
-
-  std::vector<float> scale, zero;
-
-private:
-  void read(std::size_t panel, const shared_bytes& from, const shared_bytes& bases, int bits, float offset,
-            float origin, std::span<float> to) {
-    const matrix_format& f = w_.format;
-    const dtype aux = storage(f.aux);
-    if (bits == 0) return load_floats(from.data() + panel * to.size() * size_bytes(aux), aux, to);
-    load_floats(bases.data() + panel * base_.size() * size_bytes(aux), aux, base_);
-    const byte* const codes = from.data() + panel * to.size();
-    for (std::size_t g = 0; g < f.groups(); ++g) {
-      const float* const base = base_.data() + f.super_group_of(g) * panel_rows;
-      for (std::size_t r = 0; r < panel_rows; ++r) {
-        const std::size_t at = g * panel_rows + r;
-        to[at] = offset + base[r] * (static_cast<float>(codes[at]) - origin);
-      }
-    }
-  }
-
-  const panel_matrix& w_;
-  const byte_codebook* book_;
-  std::vector<float> base_;
 };
 
 /// One call of matmul.
@@ -93,10 +50,9 @@ public:
   panel_matmul(const panel_matrix& w, const weight_view& x, matrix_view<float> y, const matmul_options& o)
       : w_{w}, f_{w.format}, x_{x}, y_{y}, o_{o}, shape_{f_}, step_{o.precision == precision::int8 ? int8_step(f_)
                                                                                                    : 0} {
-    levels_.resize(w.levels.size() / sizeof(float));
-    load_floats(w.levels.data(), dtype::f32, levels_);
+    levels_ = custom_levels(w.levels);
     if (step_ == 0) segments_ = segments_of(f_);
-    if (step_ != 0 && f_.grid != grid::uniform) book_ = std::make_unique<byte_codebook>(levels(f_, levels_));
+    if (step_ != 0 && f_.grid != grid::uniform) book_ = byte_codebook{levels(f_, levels_)};
   }
 
   [[nodiscard]] result<void> operator()() {
@@ -125,14 +81,15 @@ private:
   }
 
   void multiply_panels(const activations& a, std::size_t token, std::size_t begin, std::size_t end) const {
-    panel_auxiliaries aux{w_, book_.get()};
+    const std::size_t lanes = f_.groups() * panel_rows;
+    std::vector<float> scale(panels_at_once * lanes), zero(panels_at_once * lanes);
     aligned_buffer<float> out{panels_at_once * a.tokens * panel_rows, aligned_buffer<float>::uninitialized};
     panel_product p{.panels = 0,
                     .codes = nullptr,
                     .panel_bytes = shape_.blocks * block_bytes(f_.bits),
                     .groups = f_.groups(),
-                    .scale = aux.scale.data(),
-                    .zero = aux.zero.data(),
+                    .scale = scale.data(),
+                    .zero = zero.data(),
                     .y = out.data(),
                     .levels = f_.grid == grid::uniform ? nullptr : levels(f_, levels_).data(),
                     .byte_levels = book_ ? book_->values.data() : nullptr,
@@ -150,7 +107,12 @@ private:
     for (std::size_t panel = begin; panel < end; panel += p.panels) {
       p.panels = std::min(panels_at_once, end - panel);
       p.codes = w_.codes.data() + panel * p.panel_bytes;
-      for (std::size_t n = 0; n < p.panels; ++n) aux.load(panel + n, n);
+      for (std::size_t n = 0; n < p.panels; ++n) {
+        const std::span<float> s = std::span{scale}.subspan(n * lanes, lanes);
+        const std::span<float> z = std::span{zero}.subspan(n * lanes, lanes);
+        load_auxiliaries(w_, panel + n, s, z);
+        if (book_) book_->adapt(s, z);
+      }
       multiply(p);
       for (std::size_t n = 0; n < p.panels; ++n)
         for (std::size_t m = 0; m < a.tokens; ++m)
@@ -173,7 +135,7 @@ private:
   std::size_t step_;
   std::vector<segment> segments_;
   std::vector<float> levels_, t_;
-  std::unique_ptr<byte_codebook> book_;
+  std::optional<byte_codebook> book_;
 };
 
 } // namespace detail

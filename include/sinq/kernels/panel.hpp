@@ -49,15 +49,46 @@ struct panel_product {
   }
 };
 
-/// Calls f with the size of a strip as a std::integral_constant.
+/// Calls f(size, begin) for each strip of tokens, size being a std::integral_constant.
 template <class F>
-void with_strip(std::size_t size, F&& f) {
-  switch (size) {
-  case 8: return f(std::integral_constant<std::size_t, 8>{});
-  case 4: return f(std::integral_constant<std::size_t, 4>{});
-  case 2: return f(std::integral_constant<std::size_t, 2>{});
-  default: return f(std::integral_constant<std::size_t, 1>{});
+SINQ_INLINE void for_each_strip(std::size_t tokens, F&& f) {
+  for (strip s = strip_at(0, tokens); s.size > 0; s = strip_at(s.begin + s.size, tokens)) switch (s.size) {
+    case 8: f(std::integral_constant<std::size_t, 8>{}, s.begin); break;
+    case 4: f(std::integral_constant<std::size_t, 4>{}, s.begin); break;
+    case 2: f(std::integral_constant<std::size_t, 2>{}, s.begin); break;
+    default: f(std::integral_constant<std::size_t, 1>{}, s.begin); break;
+    }
+}
+
+/// Codes of four columns that follow each other, a column a byte: 16 rows, W of them from row `lane`.
+/// @param half, q  columns 32 half + 4 q .. + 3 of the block; q is 0 .. 7
+template <int Bits, std::size_t W>
+SINQ_INLINE void load_quad(const byte* block, std::size_t half, std::size_t q, std::size_t lane,
+                           vec<std::uint32_t, W>& codes) {
+  codes = vec<std::uint32_t, W>{};
+  for (const code_plane& plane : code_planes(Bits)) {
+    if (plane.bits == 0) continue;
+    const auto width = static_cast<std::size_t>(plane.bits);
+    const int down = static_cast<int>(q % (8 / width) * width) - plane.shift;
+    const std::uint32_t mask = (((1u << width) - 1) << plane.shift) * 0x01010101u;
+    vec<std::uint32_t, W> digits;
+    load(block + plane.offset_bytes + (half * width + q * width / 8) * code_vector_bytes + 4 * lane, digits);
+    codes |=
+        (down < 0 ? digits << static_cast<std::uint32_t>(-down) : digits >> static_cast<std::uint32_t>(down)) & mask;
   }
+}
+
+/// What a step of bytes adds to W rows of a token: y += s (unit dot - z sum).
+/// @param dot  W sums of 32 bits, in any vector
+template <std::size_t W, class Dot>
+SINQ_INLINE void add_step(const vec<float, W>& s, const vec<float, W>& z, const Dot& dot, float unit, float sum,
+                          float* y) {
+  static_assert(sizeof dot == W * sizeof(std::int32_t));
+  vec<std::int32_t, W> whole;
+  vec<float, W> before;
+  load(&dot, whole);
+  load(y, before);
+  store(before + s * (__builtin_convertvector(whole, vec<float, W>) * unit - z * sum), y);
 }
 
 } // namespace sinq::detail

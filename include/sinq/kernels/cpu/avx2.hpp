@@ -9,24 +9,6 @@
 /// The kernel of bytes on AVX2: products of bytes are added in pairs to 16 bits, then in pairs to 32.
 namespace sinq::detail::avx2 {
 
-/// Half of the lanes: codes of four columns of 8 rows. @param q  0 .. 7 within the eight that `planes` point to
-template <int Bits>
-SINQ_TARGET_AVX2 SINQ_INLINE __m256i load_quad(const byte* const (&planes)[2], int q) {
-  constexpr std::array<code_plane, 2> plane = code_planes(Bits);
-  __m256i codes = _mm256_setzero_si256();
-  for (int n = 0; n < 2 && plane[static_cast<std::size_t>(n)].bits != 0; ++n) {
-    const auto [bits, shift, offset] = plane[static_cast<std::size_t>(n)];
-    const __m256i digits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(planes[n] + q * bits / 8 * 64));
-    const int down = q % (8 / bits) * bits - shift;
-    const __m256i mask = _mm256_set1_epi8(static_cast<char>(((1 << bits) - 1) << shift));
-    const __m256i placed = down > 0   ? _mm256_srli_epi16(digits, down)
-                           : down < 0 ? _mm256_slli_epi16(digits, -down)
-                                      : digits;
-    codes = _mm256_or_si256(codes, bits == 8 ? placed : _mm256_and_si256(placed, mask));
-  }
-  return codes;
-}
-
 /// dot + values . x, four products a lane. Codes of up to 6 bits fit: 2 * 63 * 127 < 2^15. Wider values v are taken as
 /// 16 (v / 16) + v % 16.
 template <bool Wide>
@@ -44,7 +26,7 @@ SINQ_TARGET_AVX2 SINQ_INLINE __m256i add_dot(__m256i dot, __m256i values, __m256
 template <int Bits, bool Codebook, int Step, int T>
 SINQ_TARGET_AVX2 void multiply_tokens(const panel_product& p, std::size_t token, std::size_t lane, std::size_t begin,
                                       std::size_t end) {
-  constexpr std::array<code_plane, 2> plane = code_planes(Bits);
+  constexpr bool wide = Codebook || Bits == 8;
   __m256i table = _mm256_setzero_si256();
   if constexpr (Codebook)
     for (int part = 0; part < 2; ++part)
@@ -55,34 +37,32 @@ SINQ_TARGET_AVX2 void multiply_tokens(const panel_product& p, std::size_t token,
     for (__m256i& sum : dot) sum = _mm256_setzero_si256();
     const std::size_t sums = sum_index({token, T}, step, p.steps);
     const std::int8_t* const x = p.bytes + sums * Step;
-    const byte* const block = p.codes + step * Step / block_cols * block_bytes(Bits) + 4 * lane;
+    const byte* const block = p.codes + step * Step / block_cols * block_bytes(Bits);
 #pragma GCC unroll 2
     for (std::size_t part = 0; part < Step; part += 32) {
-      const std::size_t half = (step * Step + part) % block_cols / 32 * code_vector_bytes;
-      const byte* const planes[2] = {block + plane[0].offset_bytes + half * static_cast<std::size_t>(plane[0].bits),
-                                     block + plane[1].offset_bytes + half * static_cast<std::size_t>(plane[1].bits)};
+      const std::size_t half = (step * Step + part) % block_cols / 32;
 #pragma GCC unroll 8
       for (int q = 0; q < 8; ++q) {
-        __m256i values = load_quad<Bits>(planes, q);
+        vec<std::uint32_t, 8> codes;
+        load_quad<Bits, 8>(block, half, static_cast<std::size_t>(q), lane, codes);
+        __m256i values;
+        load(&codes, values);
         if constexpr (Codebook) values = _mm256_shuffle_epi8(table, values);
 #pragma GCC unroll 8
         for (int m = 0; m < T; ++m) {
           std::int32_t four;
-          __builtin_memcpy(&four, x + static_cast<std::size_t>(m * Step + 4 * q) + part, sizeof four);
-          dot[m] = add_dot < Codebook || Bits == 8 > (dot[m], values, _mm256_set1_epi32(four));
+          load(x + static_cast<std::size_t>(m * Step + 4 * q) + part, four);
+          dot[m] = add_dot<wide>(dot[m], values, _mm256_set1_epi32(four));
         }
       }
     }
     const std::size_t group = step * Step / p.group_size * panel_rows + lane;
-    vec<float, 8> s, z, sum;
+    vec<float, 8> s, z;
     load(p.scale + group, s);
     load(p.zero + group, z);
     for (int m = 0; m < T; ++m) {
       const std::size_t at = sums + static_cast<std::size_t>(m);
-      vec<std::int32_t, 8> whole;
-      load(&dot[m], whole);
-      load(y + m * 16, sum);
-      store(sum + s * (__builtin_convertvector(whole, vec<float, 8>) * p.unit[at] - z * p.sum[at]), y + m * 16);
+      add_step<8>(s, z, dot[m], p.unit[at], p.sum[at], y + m * 16);
     }
   }
 }

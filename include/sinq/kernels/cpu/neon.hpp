@@ -21,27 +21,11 @@ namespace sinq::detail::neon {
   return (getauxval(AT_HWCAP) & asimddp) != 0;
 }
 
-/// Codes of four columns of 4 rows. @param q  0 .. 7 within the eight that `planes` point to
-template <int Bits>
-SINQ_INLINE uint8x16_t load_quad(const byte* const (&planes)[2], int q) {
-  constexpr std::array<code_plane, 2> plane = code_planes(Bits);
-  uint8x16_t codes = vdupq_n_u8(0);
-  for (int n = 0; n < 2 && plane[static_cast<std::size_t>(n)].bits != 0; ++n) {
-    const auto [bits, shift, offset] = plane[static_cast<std::size_t>(n)];
-    const uint8x16_t digits = vld1q_u8(reinterpret_cast<const std::uint8_t*>(planes[n] + q * bits / 8 * 64));
-    const int up = shift - q % (8 / bits) * bits;
-    const uint8x16_t mask = vdupq_n_u8(static_cast<std::uint8_t>(((1 << bits) - 1) << shift));
-    codes = vorrq_u8(codes, vandq_u8(vshlq_u8(digits, vdupq_n_s8(static_cast<std::int8_t>(up))), mask));
-  }
-  return codes;
-}
-
 /// Adds steps [begin, end) to y of T tokens, 4 rows from `lane`. Values beyond 127 are multiplied as v - 128, and 128
 /// times the sum of the step is added again.
 template <int Bits, bool Codebook, int Step, int T>
 SINQ_TARGET_DOTPROD void multiply_tokens(const panel_product& p, std::size_t token, std::size_t lane, std::size_t begin,
                                          std::size_t end) {
-  constexpr std::array<code_plane, 2> plane = code_planes(Bits);
   constexpr bool wide = Codebook || Bits == 8;
   const uint8x16_t table = Codebook ? vld1q_u8(p.byte_levels) : vdupq_n_u8(0);
   float* const y = p.y + token * panel_rows + lane;
@@ -50,32 +34,33 @@ SINQ_TARGET_DOTPROD void multiply_tokens(const panel_product& p, std::size_t tok
     for (int32x4_t& sum : dot) sum = vdupq_n_s32(0);
     const std::size_t sums = sum_index({token, T}, step, p.steps);
     const std::int8_t* const x = p.bytes + sums * Step;
-    const byte* const block = p.codes + step * Step / block_cols * block_bytes(Bits) + 4 * lane;
+    const byte* const block = p.codes + step * Step / block_cols * block_bytes(Bits);
     for (std::size_t part = 0; part < Step; part += 32) {
-      const std::size_t half = (step * Step + part) % block_cols / 32 * code_vector_bytes;
-      const byte* const planes[2] = {block + plane[0].offset_bytes + half * static_cast<std::size_t>(plane[0].bits),
-                                     block + plane[1].offset_bytes + half * static_cast<std::size_t>(plane[1].bits)};
+      const std::size_t half = (step * Step + part) % block_cols / 32;
 #pragma GCC unroll 8
       for (int q = 0; q < 8; ++q) {
-        uint8x16_t values = load_quad<Bits>(planes, q);
+        vec<std::uint32_t, 4> codes;
+        load_quad<Bits, 4>(block, half, static_cast<std::size_t>(q), lane, codes);
+        uint8x16_t values;
+        load(&codes, values);
         if constexpr (Codebook) values = vqtbl1q_u8(table, values);
         if constexpr (wide) values = veorq_u8(values, vdupq_n_u8(128));
 #pragma GCC unroll 8
         for (int m = 0; m < T; ++m) {
           std::int32_t four;
-          __builtin_memcpy(&four, x + static_cast<std::size_t>(m * Step + 4 * q) + part, sizeof four);
+          load(x + static_cast<std::size_t>(m * Step + 4 * q) + part, four);
           dot[m] = vdotq_s32(dot[m], vreinterpretq_s8_u8(values), vreinterpretq_s8_s32(vdupq_n_s32(four)));
         }
       }
     }
     const std::size_t group = step * Step / p.group_size * panel_rows + lane;
-    const float32x4_t s = vld1q_f32(p.scale + group);
-    float32x4_t z = vld1q_f32(p.zero + group);
-    if constexpr (wide) z = vsubq_f32(z, vdupq_n_f32(128));
+    vec<float, 4> s, z;
+    load(p.scale + group, s);
+    load(p.zero + group, z);
+    if constexpr (wide) z -= 128.0f;
     for (int m = 0; m < T; ++m) {
       const std::size_t at = sums + static_cast<std::size_t>(m);
-      const float32x4_t term = vfmsq_n_f32(vmulq_n_f32(vcvtq_f32_s32(dot[m]), p.unit[at]), z, p.sum[at]);
-      vst1q_f32(y + m * 16, vfmaq_f32(vld1q_f32(y + m * 16), s, term));
+      add_step<4>(s, z, dot[m], p.unit[at], p.sum[at], y + m * 16);
     }
   }
 }

@@ -16,12 +16,11 @@ void multiply_strips(const panel_product& p) {
   const std::size_t at_once = p.tokens <= 8 ? p.steps : steps_at_once;
   for (std::size_t begin = 0; begin < p.steps; begin += at_once) {
     const std::size_t end = std::min(p.steps, begin + at_once);
-    for (strip s = strip_at(0, p.tokens); s.size > 0; s = strip_at(s.begin + s.size, p.tokens))
-      with_strip(s.size, [&](auto size) {
-        constexpr std::size_t together = size() == 8 ? Kernel::most_panels : 1;
-        if (p.panels == together) return Kernel::template run<size(), together>(p, s.begin, begin, end);
-        for (std::size_t n = 0; n < p.panels; ++n) Kernel::template run<size(), 1>(p.panel(n), s.begin, begin, end);
-      });
+    for_each_strip(p.tokens, [&](auto size, std::size_t token) {
+      constexpr std::size_t together = size() == 8 ? Kernel::most_panels : 1;
+      if (p.panels == together) return Kernel::template run<size(), together>(p, token, begin, end);
+      for (std::size_t n = 0; n < p.panels; ++n) Kernel::template run<size(), 1>(p.panel(n), token, begin, end);
+    });
   }
 }
 

@@ -11,38 +11,18 @@
 /// The kernel of bytes with the dot products of AVX-512 VNNI: 16 rows at a time, four columns an instruction.
 namespace sinq::detail::vnni {
 
-[[nodiscard]] inline bool is_here() {
-  return __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512bw") != 0 &&
-         __builtin_cpu_supports("avx512dq") != 0 && __builtin_cpu_supports("avx512vl") != 0 &&
-         __builtin_cpu_supports("avx512vnni") != 0;
+/// Whether a processor with the AVX-512 of isa::avx512 has VNNI too.
+[[nodiscard]] inline bool has_dot_products() {
+  return __builtin_cpu_supports("avx512vnni") != 0;
 }
 
 /// How far ahead of their use codes are asked for.
 inline constexpr std::size_t prefetch_bytes = 3072;
 
-/// Codes of four columns of 16 rows. @param q  0 .. 7 within the eight whose first vectors `planes` point to
-template <int Bits>
-SINQ_TARGET_VNNI SINQ_INLINE __m512i load_quad(const byte* const (&planes)[2], int q) {
-  constexpr std::array<code_plane, 2> plane = code_planes(Bits);
-  __m512i codes = _mm512_setzero_si512();
-  for (int n = 0; n < 2 && plane[static_cast<std::size_t>(n)].bits != 0; ++n) {
-    const auto [bits, shift, offset] = plane[static_cast<std::size_t>(n)];
-    const __m512i digits = _mm512_loadu_si512(planes[n] + q * bits / 8 * 64);
-    const int down = q % (8 / bits) * bits - shift;
-    const __m512i mask = _mm512_set1_epi8(static_cast<char>(((1 << bits) - 1) << shift));
-    const __m512i placed = down > 0   ? _mm512_srli_epi16(digits, static_cast<unsigned>(down))
-                           : down < 0 ? _mm512_slli_epi16(digits, static_cast<unsigned>(-down))
-                                      : digits;
-    codes = _mm512_or_si512(codes, bits == 8 ? placed : _mm512_and_si512(placed, mask));
-  }
-  return codes;
-}
-
 /// Adds steps [begin, end) to y of T tokens and P panels. Few tokens have two sums each, of even and odd quads, that do
 /// not wait for each other.
 template <int Bits, bool Codebook, int Step, int T, int P>
 SINQ_TARGET_VNNI void multiply_tokens(const panel_product& p, std::size_t token, std::size_t begin, std::size_t end) {
-  constexpr std::array<code_plane, 2> plane = code_planes(Bits);
   constexpr int chains = T * P > 8 ? 1 : 2;
   __m512i table = _mm512_setzero_si512();
   if constexpr (Codebook)
@@ -66,22 +46,22 @@ SINQ_TARGET_VNNI void multiply_tokens(const panel_product& p, std::size_t token,
         _mm_prefetch(reinterpret_cast<const char*>(block) + n * p.panel_bytes + prefetch_bytes + line, _MM_HINT_T0);
 #pragma GCC unroll 2
     for (std::size_t part = 0; part < Step; part += 32) {
-      const std::size_t half = (step * Step + part) % block_cols / 32 * code_vector_bytes;
+      const std::size_t half = (step * Step + part) % block_cols / 32;
 #pragma GCC unroll 8
       for (int q = 0; q < 8; ++q) {
         __m512i values[P];
 #pragma GCC unroll 2
         for (int n = 0; n < P; ++n) {
-          const byte* const at = block + static_cast<std::size_t>(n) * p.panel_bytes;
-          const byte* const planes[2] = {at + plane[0].offset_bytes + half * static_cast<std::size_t>(plane[0].bits),
-                                         at + plane[1].offset_bytes + half * static_cast<std::size_t>(plane[1].bits)};
-          values[n] = load_quad<Bits>(planes, q);
+          vec<std::uint32_t, 16> codes;
+          load_quad<Bits, 16>(block + static_cast<std::size_t>(n) * p.panel_bytes, half, static_cast<std::size_t>(q), 0,
+                              codes);
+          load(&codes, values[n]);
           if constexpr (Codebook) values[n] = _mm512_shuffle_epi8(table, values[n]);
         }
 #pragma GCC unroll 8
         for (int m = 0; m < T; ++m) {
           std::int32_t four;
-          __builtin_memcpy(&four, x + static_cast<std::size_t>(m * Step + 4 * q) + part, sizeof four);
+          load(x + static_cast<std::size_t>(m * Step + 4 * q) + part, four);
           const __m512i all = _mm512_set1_epi32(four);
 #pragma GCC unroll 2
           for (int n = 0; n < P; ++n)
@@ -91,16 +71,13 @@ SINQ_TARGET_VNNI void multiply_tokens(const panel_product& p, std::size_t token,
     }
     for (int n = 0; n < P; ++n) {
       const std::size_t apart = static_cast<std::size_t>(n) * p.groups * panel_rows;
-      vec<float, 16> s, z, sum;
+      vec<float, 16> s, z;
       load(scale + apart, s);
       load(zero + apart, z);
       for (int m = 0; m < T; ++m) {
         const std::size_t at = sums + static_cast<std::size_t>(m);
-        const __m512i both = chains == 1 ? dot[0][n][m] : _mm512_add_epi32(dot[0][n][m], dot[chains - 1][n][m]);
-        vec<std::int32_t, 16> whole;
-        load(&both, whole);
-        load(y[n] + m * 16, sum);
-        store(sum + s * (__builtin_convertvector(whole, vec<float, 16>) * p.unit[at] - z * p.sum[at]), y[n] + m * 16);
+        const __m512i sum = chains == 1 ? dot[0][n][m] : _mm512_add_epi32(dot[0][n][m], dot[chains - 1][n][m]);
+        add_step<16>(s, z, sum, p.unit[at], p.sum[at], y[n] + m * 16);
       }
     }
     left -= Step;
