@@ -5,84 +5,178 @@
 #include <array>
 #include <utility>
 
-/// The kernel of floats, for every instruction set: a block of codes becomes floats in the first cache, then every
-/// token is multiplied with them.
+/// The kernel of floats, for every instruction set. Codes become floats in registers for few tokens; for more, a block
+/// of them in the first cache, which every token then reads.
 namespace sinq::detail {
 
-/// Levels of a block: w[16 j + r] is that of row r, column j.
+/// Tokens up to which codes become floats once for each strip.
+inline constexpr std::size_t direct_tokens = 16;
+
+/// Floats of one block of one panel: that of row r, column j is at 16 j + r.
+using float_block = std::array<float, block_cols * panel_rows>;
+
+/// Column b of a quad of codes, as floats.
+template <std::size_t W>
+SINQ_INLINE void column_of(const vec<std::uint32_t, W>& quad, std::size_t b, vec<float, W>& codes) {
+  const vec<std::uint32_t, W> code = (quad >> static_cast<std::uint32_t>(8 * b)) & 0xffu;
+  codes = __builtin_convertvector(__builtin_convertvector(code, vec<std::int32_t, W>), vec<float, W>);
+}
+
+/// Writes the levels of a block.
 template <int Bits>
 struct expand_loop {
   template <std::size_t W>
-  SINQ_INLINE static void run(const byte* block, const float* levels, float* w) {
+  SINQ_INLINE static void run(const byte* block, const float* levels, float_block& w) {
     for (std::size_t quad = 0; quad < block_cols / 4; ++quad)
       for (std::size_t lane = 0; lane < panel_rows; lane += W) {
         vec<std::uint32_t, W> codes;
         load_quad<Bits, W>(block, quad / 8, quad % 8, lane, codes);
         for (std::size_t b = 0; b < 4; ++b) {
-          const vec<std::uint32_t, W> code = (codes >> static_cast<std::uint32_t>(8 * b)) & 0xffu;
-          float* const to = w + (4 * quad + b) * panel_rows + lane;
+          float* const to = w.data() + (4 * quad + b) * panel_rows + lane;
           if (levels == nullptr) {
-            store(__builtin_convertvector(__builtin_convertvector(code, vec<std::int32_t, W>), vec<float, W>), to);
+            vec<float, W> column;
+            column_of<W>(codes, b, column);
+            store(column, to);
           } else {
-            for (std::size_t r = 0; r < W; ++r) to[r] = levels[code[r]];
+            for (std::size_t r = 0; r < W; ++r) to[r] = levels[(codes[r] >> (8 * b)) & 0xffu];
           }
         }
       }
   }
 };
 
-/// Adds what one segment gives to T tokens.
+/// Sums of one segment, of T tokens and P panels: those of T < 4 are 4 / T chains that do not wait for each other, the
+/// one of a column being its number within the segment modulo their count.
+template <std::size_t T, std::size_t P, std::size_t W>
+struct segment_sums {
+  static constexpr std::size_t chains = T >= 4 ? 1 : 4 / T;
+
+  /// Adds the products of a column.
+  SINQ_INLINE void add(const vec<float, W> (&level)[P], const float* const (&x)[T], std::size_t j, std::size_t chain) {
+    for (std::size_t m = 0; m < T; ++m)
+      for (std::size_t n = 0; n < P; ++n) dot[n][m][chain] += level[n] * x[m][j];
+  }
+  /// y += s (dot - z sum)
+  SINQ_INLINE void finish(const panel_product& p, std::size_t n, std::size_t token, std::size_t lane) {
+    const std::size_t group = p.segments[n].group;
+    for (std::size_t panel = 0; panel < P; ++panel) {
+      vec<float, W> scale, zero, y;
+      load(p.scale + (panel * p.groups + group) * panel_rows + lane, scale);
+      load(p.zero + (panel * p.groups + group) * panel_rows + lane, zero);
+      for (std::size_t m = 0; m < T; ++m) {
+        for (std::size_t c = 1; c < chains; ++c) dot[panel][m][0] += dot[panel][m][c];
+        float* const to = p.y + (panel * p.tokens + token + m) * panel_rows + lane;
+        load(to, y);
+        store(y + scale * (dot[panel][m][0] - zero * p.sum[sum_index({token, T}, n, p.steps) + m]), to);
+      }
+    }
+  }
+
+  vec<float, W> dot[P][T][chains]{};
+};
+
+/// Adds one segment to y of T tokens, from the floats of its block. Vectors of 16 rows take two panels together: a value
+/// of x that is loaded serves both, and there are registers for their sums.
 template <std::size_t T>
 struct segment_loop {
   template <std::size_t W>
-  SINQ_INLINE static void run(const panel_product& p, const float* w, std::size_t n, std::size_t token) {
-    constexpr std::size_t chains = T >= 4 ? 1 : 4 / T; // sums that do not wait for each other
+  SINQ_INLINE static void run(const panel_product& p, const float_block* w, std::size_t n, std::size_t token) {
+    if constexpr (W == panel_rows)
+      if (p.panels == 2) return multiply<W, 2>(p, w, n, token);
+    for (std::size_t panel = 0; panel < p.panels; ++panel) multiply<W, 1>(p.panel(panel), w + panel, n, token);
+  }
+
+private:
+  template <std::size_t W, std::size_t P>
+  SINQ_INLINE static void multiply(const panel_product& p, const float_block* w, std::size_t n, std::size_t token) {
     const segment& part = p.segments[n];
     const float* x[T];
-    for (std::size_t m = 0; m < T; ++m) x[m] = p.values + (token + m) * p.stride;
+    for (std::size_t m = 0; m < T; ++m) x[m] = p.values + (token + m) * p.stride + part.begin;
+    const std::size_t count = part.end - part.begin;
+    constexpr std::size_t chains = segment_sums<T, P, W>::chains;
     for (std::size_t lane = 0; lane < panel_rows; lane += W) {
-      const float* const from = w + lane;
-      vec<float, W> dot[T][chains]{}, level;
-      std::size_t j = part.begin;
-      for (; j + chains <= part.end; j += chains)
-        for (std::size_t c = 0; c < chains; ++c) {
-          load(from + (j + c) % block_cols * panel_rows, level);
-          for (std::size_t m = 0; m < T; ++m) dot[m][c] += level * x[m][j + c];
-        }
-      for (; j < part.end; ++j) {
-        load(from + j % block_cols * panel_rows, level);
-        for (std::size_t m = 0; m < T; ++m) dot[m][0] += level * x[m][j];
+      const float* const from = w->data() + part.begin % block_cols * panel_rows + lane;
+      segment_sums<T, P, W> sums;
+      std::size_t j = 0;
+      for (; j + chains <= count; j += chains)
+        for (std::size_t c = 0; c < chains; ++c) add_column(from, x, j + c, c, sums);
+      for (; j < count; ++j) add_column(from, x, j, j % chains, sums);
+      sums.finish(p, n, token, lane);
+    }
+  }
+  template <std::size_t W, std::size_t P>
+  SINQ_INLINE static void add_column(const float* from, const float* const (&x)[T], std::size_t j, std::size_t chain,
+                                     segment_sums<T, P, W>& sums) {
+    vec<float, W> level[P];
+    for (std::size_t panel = 0; panel < P; ++panel)
+      load(from + panel * std::tuple_size_v<float_block> + j * panel_rows, level[panel]);
+    sums.add(level, x, j, chain);
+  }
+};
+
+/// Adds every segment to y of T tokens, from codes that stand for themselves. @pre segments begin at multiples of 32
+/// columns
+template <int Bits, std::size_t T>
+struct direct_loop {
+  template <std::size_t W>
+  SINQ_INLINE static void run(const panel_product& p, std::size_t token) {
+    if constexpr (W == panel_rows)
+      if (p.panels == 2) return multiply<W, 2>(p, token);
+    for (std::size_t panel = 0; panel < p.panels; ++panel) multiply<W, 1>(p.panel(panel), token);
+  }
+
+private:
+  template <std::size_t W, std::size_t P>
+  SINQ_INLINE static void multiply(const panel_product& p, std::size_t token) {
+    const float* x[T];
+    for (std::size_t m = 0; m < T; ++m) x[m] = p.values + (token + m) * p.stride;
+    for (std::size_t n = 0; n < p.steps; ++n)
+      for (std::size_t lane = 0; lane < panel_rows; lane += W) {
+        segment_sums<T, P, W> sums;
+        for (std::size_t j = p.segments[n].begin; j < p.segments[n].end; j += 32) add_half(p, x, j, lane, sums);
+        sums.finish(p, n, token, lane);
       }
-      vec<float, W> scale, zero, y;
-      load(p.scale + part.group * panel_rows + lane, scale);
-      load(p.zero + part.group * panel_rows + lane, zero);
-      for (std::size_t m = 0; m < T; ++m) {
-        for (std::size_t c = 1; c < chains; ++c) dot[m][0] += dot[m][c];
-        float* const to = p.y + (token + m) * panel_rows + lane;
-        load(to, y);
-        store(y + scale * (dot[m][0] - zero * p.sum[sum_index({token, T}, n, p.steps) + m]), to);
+  }
+  /// Adds 32 columns; those beyond the matrix are zeros.
+  template <std::size_t W, std::size_t P>
+  SINQ_INLINE static void add_half(const panel_product& p, const float* const (&x)[T], std::size_t j, std::size_t lane,
+                                   segment_sums<T, P, W>& sums) {
+    const byte* const block = p.codes + j / block_cols * block_bytes(Bits);
+    for (std::size_t panel = 0; panel < P; ++panel)
+      for (std::size_t line = 0; line < block_bytes(Bits) / 2; line += 64)
+        __builtin_prefetch(block + panel * p.panel_bytes + prefetch_bytes + line);
+#pragma GCC unroll 8
+    for (std::size_t q = 0; q < 8; ++q) {
+      vec<std::uint32_t, W> codes[P];
+      for (std::size_t panel = 0; panel < P; ++panel)
+        load_quad<Bits, W>(block + panel * p.panel_bytes, j % block_cols / 32, q, lane, codes[panel]);
+#pragma GCC unroll 4
+      for (std::size_t b = 0; b < 4; ++b) {
+        vec<float, W> level[P];
+        for (std::size_t panel = 0; panel < P; ++panel) column_of<W>(codes[panel], b, level[panel]);
+        sums.add(level, x, j + 4 * q + b, b % segment_sums<T, P, W>::chains);
       }
     }
   }
 };
 
-/// Multiplies one panel. Numerics: f32; at most 64 products in a chain, then a segment's sum enters y.
-template <int Bits>
-void multiply_one_exact(const panel_product& p) {
-  alignas(64) std::array<float, block_cols * panel_rows> w;
-  std::fill_n(p.y, p.tokens * panel_rows, 0.0f);
-  for (std::size_t n = 0; n < p.steps; ++n) {
-    const std::size_t block = p.segments[n].begin / block_cols;
-    if (p.segments[n].begin % block_cols == 0)
-      run_wide_fused<expand_loop<Bits>>(p.codes + block * block_bytes(Bits), p.levels, w.data());
-    for_each_strip(p.tokens,
-                   [&](auto size, std::size_t token) { run_wide_fused<segment_loop<size()>>(p, w.data(), n, token); });
-  }
-}
-
+/// Multiplies one or two panels. Numerics: f32; at most 64 products in a chain, then a segment's sum enters y.
 template <int Bits>
 void multiply_exact(const panel_product& p) {
-  for (std::size_t n = 0; n < p.panels; ++n) multiply_one_exact<Bits>(p.panel(n));
+  std::fill_n(p.y, p.panels * p.tokens * panel_rows, 0.0f);
+  if (p.levels == nullptr && p.tokens <= direct_tokens && p.group_size % 32 == 0)
+    return for_each_strip(p.tokens,
+                          [&](auto size, std::size_t token) { run_wide_fused<direct_loop<Bits, size()>>(p, token); });
+  alignas(64) std::array<float_block, panels_at_once> w;
+  for (std::size_t n = 0; n < p.steps; ++n) {
+    const byte* const block = p.codes + p.segments[n].begin / block_cols * block_bytes(Bits);
+    if (p.segments[n].begin % block_cols == 0)
+      for (std::size_t panel = 0; panel < p.panels; ++panel)
+        run_wide_fused<expand_loop<Bits>>(block + panel * p.panel_bytes, p.levels, w[panel]);
+    for_each_strip(p.tokens, [&](auto size, std::size_t token) {
+      run_wide_fused<segment_loop<size()>>(p, w.data(), n, token);
+    });
+  }
 }
 
 } // namespace sinq::detail

@@ -60,8 +60,9 @@ public:
       for (std::size_t tile = 0; tile < f_.row_tiles(); ++tile) {
         const std::size_t tokens = std::min(tokens_at_once, x_.rows() - m);
         const activations a = prepare(x_, m, tokens, f_, col_scale(tile), step_, segments_);
-        // panels of about a million products
-        const std::size_t grain = (std::size_t{1} << 20) / (panel_rows * a.stride * tokens) + 1;
+        // pairs of panels, of about a million products
+        const std::size_t grain =
+            ((std::size_t{1} << 20) / (panels_at_once * panel_rows * a.stride * tokens) + 1) * panels_at_once;
         const auto multiply = [&](std::size_t begin, std::size_t end) -> result<void> {
           multiply_panels(a, m, tile * shape_.panels_per_tile + begin, tile * shape_.panels_per_tile + end);
           return {};

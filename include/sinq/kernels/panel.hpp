@@ -11,6 +11,9 @@ namespace sinq::detail {
 /// Panels that go through a kernel together, so that a token that is loaded serves both.
 inline constexpr std::size_t panels_at_once = 2;
 
+/// How far ahead of their use codes are asked for.
+inline constexpr std::size_t prefetch_bytes = 3072;
+
 /// What a kernel multiplies: one or two panels of 16 rows by some tokens, y[m][r] = sum_j V[r][j] x'[m][j].
 ///   floats:  y[m][r] = sum_n s[g(n)][r] (sum_{j in segment n} level[code[r][j]] x'[m][j] - z[g(n)][r] sum[m][n])
 ///   bytes:   y[m][r] = sum_n s[g(n)][r] (unit[m][n] sum_{j in step n} v[code[r][j]] q[m][j] - z[g(n)][r] sum[m][n])

@@ -16,9 +16,6 @@ namespace sinq::detail::vnni {
   return __builtin_cpu_supports("avx512vnni") != 0;
 }
 
-/// How far ahead of their use codes are asked for.
-inline constexpr std::size_t prefetch_bytes = 3072;
-
 /// Adds steps [begin, end) to y of T tokens and P panels. Few tokens have two sums each, of even and odd quads, that do
 /// not wait for each other.
 template <int Bits, bool Codebook, int Step, int T, int P>
