@@ -1,9 +1,10 @@
 #pragma once
 
-#include "error.hpp"
+#include "isa.hpp"
 
 #include <algorithm>
 #include <atomic>
+#include <chrono>
 #include <condition_variable>
 #include <cstdint>
 #include <exception>
@@ -39,13 +40,17 @@ public:
   }
 };
 
-/// A persistent pool: `threads` - 1 workers that sleep between calls, and the calling thread.
-/// Calls from several threads take turns; a call from inside a task runs serially.
+/// A persistent pool: `threads` - 1 workers and the calling thread. Between calls a worker looks out for the next one
+/// for 50 us, so that calls in close succession start at once, then sleeps; where there are more threads than the
+/// machine has, it sleeps at once. A call ends without the workers that were still asleep. Calls from several threads
+/// take turns; a call from inside a task runs serially.
 class thread_pool final : public executor {
 public:
   /// @param threads  in all, the caller included; 0 means one for each hardware thread
   explicit thread_pool(std::size_t threads = 0) {
-    if (threads == 0) threads = std::max(1u, std::thread::hardware_concurrency());
+    const std::size_t here = std::max(1u, std::thread::hardware_concurrency());
+    if (threads == 0) threads = here;
+    if (threads > here) patience_ = std::chrono::microseconds{0};
     workers_.reserve(threads - 1);
     try {
       for (std::size_t i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
@@ -64,19 +69,28 @@ public:
       return;
     }
     const std::lock_guard turn{turn_};
+    bool asleep = false;
     {
       const std::lock_guard lock{mutex_};
       task_ = &task;
       count_ = count;
       next_.store(0, std::memory_order_relaxed);
-      busy_ = workers_.size();
       failure_ = nullptr;
-      ++generation_;
+      open_ = true;
+      generation_.fetch_add(1, std::memory_order_release);
+      asleep = sleeping_ != 0;
     }
-    wake_.notify_all();
+    if (asleep) wake_.notify_all();
     drain();
-    std::unique_lock lock{mutex_};
-    done_.wait(lock, [this] { return busy_ == 0; });
+    {
+      const std::lock_guard lock{mutex_};
+      open_ = false;
+    }
+    const auto all_done = [this] { return busy_.load(std::memory_order_acquire) == 0; };
+    if (!look_out(all_done)) {
+      std::unique_lock lock{mutex_};
+      done_.wait(lock, all_done);
+    }
     if (failure_) std::rethrow_exception(failure_);
   }
 
@@ -92,17 +106,39 @@ private:
     }
     inside_ = false;
   }
+  /// Waits for a condition as long as a worker looks out; whether it came true.
+  template <class Condition>
+  [[nodiscard]] bool look_out(Condition&& condition) const {
+    const auto end = std::chrono::steady_clock::now() + patience_;
+    do {
+      for (int n = 0; n < 16; ++n) {
+        if (condition()) return true;
+#if SINQ_X86
+        __builtin_ia32_pause();
+#elif defined(__aarch64__)
+        asm volatile("yield");
+#endif
+      }
+    } while (std::chrono::steady_clock::now() < end);
+    return condition();
+  }
   void work() {
     for (std::uint64_t seen = 0;;) {
+      const auto called = [&] { return generation_.load(std::memory_order_acquire) != seen; };
+      (void)look_out(called);
       {
         std::unique_lock lock{mutex_};
-        wake_.wait(lock, [&] { return stopping_ || generation_ != seen; });
+        ++sleeping_;
+        wake_.wait(lock, [&] { return stopping_ || called(); });
+        --sleeping_;
         if (stopping_) return;
-        seen = generation_;
+        seen = generation_.load(std::memory_order_relaxed);
+        if (!open_) continue;
+        busy_.fetch_add(1, std::memory_order_relaxed);
       }
       drain();
       const std::lock_guard lock{mutex_};
-      if (--busy_ == 0) done_.notify_one();
+      if (busy_.fetch_sub(1, std::memory_order_release) == 1) done_.notify_one();
     }
   }
   void stop() {
@@ -123,9 +159,12 @@ private:
   const std::function<void(std::size_t)>* task_ = nullptr;
   std::size_t count_ = 0;
   std::atomic<std::size_t> next_{0};
-  std::size_t busy_ = 0;
-  std::uint64_t generation_ = 0;
+  std::atomic<std::size_t> busy_{0};         ///< workers inside the present call
+  std::atomic<std::uint64_t> generation_{0}; ///< calls so far
+  std::size_t sleeping_ = 0;
+  std::chrono::microseconds patience_{50};
   std::exception_ptr failure_;
+  bool open_ = false; ///< whether workers may still enter the present call
   bool stopping_ = false;
 };
 

@@ -117,7 +117,9 @@ void run_wide(Args&&... args) {
   case isa::avx512: return run_avx512<Loop>(args...);
   case isa::avx2: return run_avx2<Loop>(args...);
 #endif
+#if defined(__aarch64__)
   case isa::neon: return Loop::template run<4>(args...);
+#endif
   default: return Loop::template run<1>(args...);
   }
 }
@@ -145,7 +147,9 @@ void run_wide_fused(Args&&... args) {
   case isa::avx512: return fused::run_avx512<Loop>(args...);
   case isa::avx2: return fused::run_avx2<Loop>(args...);
 #endif
+#if defined(__aarch64__)
   case isa::neon: return Loop::template run<4>(args...);
+#endif
   default: return Loop::template run<1>(args...);
   }
 }

@@ -12,34 +12,75 @@ namespace sinq::detail {
 /// Tokens up to which codes become floats once for each strip.
 inline constexpr std::size_t direct_tokens = 16;
 
+/// The codebook of codes that stand for themselves.
+inline constexpr std::array<float, 16> whole_numbers{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+
 /// Floats of one block of one panel: that of row r, column j is at 16 j + r.
 using float_block = std::array<float, block_cols * panel_rows>;
 
-/// Column b of a quad of codes, as floats.
+/// to[r] = table[index[r] % W]
 template <std::size_t W>
-SINQ_INLINE void column_of(const vec<std::uint32_t, W>& quad, std::size_t b, vec<float, W>& codes) {
-  const vec<std::uint32_t, W> code = (quad >> static_cast<std::uint32_t>(8 * b)) & 0xffu;
-  codes = __builtin_convertvector(__builtin_convertvector(code, vec<std::int32_t, W>), vec<float, W>);
+SINQ_INLINE void permute(const vec<float, W>& table, const vec<std::uint32_t, W>& index, vec<float, W>& to) {
+#ifdef __clang__
+  to = __builtin_shufflevector(table, index);
+#else
+  to = __builtin_shuffle(table, index);
+#endif
 }
 
+/// What codes stand for: themselves, or a codebook's levels, those of up to 4 bits in registers.
+template <int Bits, bool Codebook, std::size_t W>
+class level_reader {
+public:
+  /// @param levels  [2^Bits] of a codebook
+  SINQ_INLINE explicit level_reader(const float* levels) : levels_{levels} {
+    if constexpr (in_registers) {
+      alignas(64) std::array<float, 16> padded{};
+      for (std::size_t n = 0; n < std::size_t{1} << Bits; ++n) padded[n] = levels[n];
+      for (std::size_t n = 0; n < 16 / W; ++n) load(padded.data() + n * W, table_[n]);
+    }
+  }
+
+  /// Column b of a quad of codes.
+  SINQ_INLINE void operator()(const vec<std::uint32_t, W>& quad, std::size_t b, vec<float, W>& level) const {
+    const vec<std::uint32_t, W> code = quad >> static_cast<std::uint32_t>(8 * b);
+    if constexpr (in_registers) {
+      permute<W>(table_[0], code, level);
+      for (std::size_t n = 1; n < 16 / W; ++n) {
+        vec<float, W> other;
+        permute<W>(table_[n], code, other);
+        level = (code & static_cast<std::uint32_t>(16 - W)) == static_cast<std::uint32_t>(n * W) ? other : level;
+      }
+    } else if constexpr (Codebook) {
+      std::array<float, W> each;
+      for (std::size_t r = 0; r < W; ++r) each[r] = levels_[code[r] & 0xffu];
+      load(each.data(), level);
+    } else {
+      level = __builtin_convertvector(__builtin_convertvector(code & 0xffu, vec<std::int32_t, W>), vec<float, W>);
+    }
+  }
+
+private:
+  static constexpr bool in_registers = Codebook && Bits <= 4 && W > 1;
+
+  const float* levels_;
+  vec<float, W> table_[16 / W];
+};
+
 /// Writes the levels of a block.
-template <int Bits>
+template <int Bits, bool Codebook>
 struct expand_loop {
   template <std::size_t W>
   SINQ_INLINE static void run(const byte* block, const float* levels, float_block& w) {
+    const level_reader<Bits, Codebook, W> level_of{levels};
     for (std::size_t quad = 0; quad < block_cols / 4; ++quad)
       for (std::size_t lane = 0; lane < panel_rows; lane += W) {
         vec<std::uint32_t, W> codes;
         load_quad<Bits, W>(block, quad / 8, quad % 8, lane, codes);
         for (std::size_t b = 0; b < 4; ++b) {
-          float* const to = w.data() + (4 * quad + b) * panel_rows + lane;
-          if (levels == nullptr) {
-            vec<float, W> column;
-            column_of<W>(codes, b, column);
-            store(column, to);
-          } else {
-            for (std::size_t r = 0; r < W; ++r) to[r] = levels[(codes[r] >> (8 * b)) & 0xffu];
-          }
+          vec<float, W> level;
+          level_of(codes, b, level);
+          store(level, w.data() + (4 * quad + b) * panel_rows + lane);
         }
       }
   }
@@ -75,15 +116,16 @@ struct segment_sums {
   vec<float, W> dot[P][T][chains]{};
 };
 
-/// Adds one segment to y of T tokens, from the floats of its block. Vectors of 16 rows take two panels together: a value
-/// of x that is loaded serves both, and there are registers for their sums.
+/// Adds one segment to y of T tokens, from the floats of its block. Vectors of 16 rows take two panels together: a
+/// value of x that is loaded serves both, and there are registers for their sums.
 template <std::size_t T>
 struct segment_loop {
   template <std::size_t W>
   SINQ_INLINE static void run(const panel_product& p, const float_block* w, std::size_t n, std::size_t token) {
     if constexpr (W == panel_rows)
-      if (p.panels == 2) return multiply<W, 2>(p, w, n, token);
-    for (std::size_t panel = 0; panel < p.panels; ++panel) multiply<W, 1>(p.panel(panel), w + panel, n, token);
+      multiply<W, 2>(p, w, n, token);
+    else
+      for (std::size_t panel = 0; panel < panels_at_once; ++panel) multiply<W, 1>(p.panel(panel), w + panel, n, token);
   }
 
 private:
@@ -114,32 +156,36 @@ private:
   }
 };
 
-/// Adds every segment to y of T tokens, from codes that stand for themselves. @pre segments begin at multiples of 32
-/// columns
-template <int Bits, std::size_t T>
+/// Adds every segment to y of T tokens, straight from codes. @pre segments begin at multiples of 32 columns; not
+/// scalar, and vectors of 16 lanes look up codes of up to 4 bits
+template <int Bits, bool Codebook, std::size_t T>
 struct direct_loop {
   template <std::size_t W>
   SINQ_INLINE static void run(const panel_product& p, std::size_t token) {
-    if constexpr (W == panel_rows)
-      if (p.panels == 2) return multiply<W, 2>(p, token);
-    for (std::size_t panel = 0; panel < p.panels; ++panel) multiply<W, 1>(p.panel(panel), token);
+    if constexpr (W == panel_rows && (Codebook || Bits > 4))
+      multiply<W, 2>(p, token);
+    else if constexpr (W > 1 && W < panel_rows)
+      for (std::size_t panel = 0; panel < panels_at_once; ++panel) multiply<W, 1>(p.panel(panel), token);
   }
 
 private:
   template <std::size_t W, std::size_t P>
   SINQ_INLINE static void multiply(const panel_product& p, std::size_t token) {
+    const level_reader<Bits, Codebook, W> level_of{p.levels};
     const float* x[T];
     for (std::size_t m = 0; m < T; ++m) x[m] = p.values + (token + m) * p.stride;
     for (std::size_t n = 0; n < p.steps; ++n)
       for (std::size_t lane = 0; lane < panel_rows; lane += W) {
         segment_sums<T, P, W> sums;
-        for (std::size_t j = p.segments[n].begin; j < p.segments[n].end; j += 32) add_half(p, x, j, lane, sums);
+        for (std::size_t j = p.segments[n].begin; j < p.segments[n].end; j += 32)
+          add_half(p, level_of, x, j, lane, sums);
         sums.finish(p, n, token, lane);
       }
   }
   /// Adds 32 columns; those beyond the matrix are zeros.
   template <std::size_t W, std::size_t P>
-  SINQ_INLINE static void add_half(const panel_product& p, const float* const (&x)[T], std::size_t j, std::size_t lane,
+  SINQ_INLINE static void add_half(const panel_product& p, const level_reader<Bits, Codebook, W>& level_of,
+                                   const float* const (&x)[T], std::size_t j, std::size_t lane,
                                    segment_sums<T, P, W>& sums) {
     const byte* const block = p.codes + j / block_cols * block_bytes(Bits);
     for (std::size_t panel = 0; panel < P; ++panel)
@@ -153,30 +199,46 @@ private:
 #pragma GCC unroll 4
       for (std::size_t b = 0; b < 4; ++b) {
         vec<float, W> level[P];
-        for (std::size_t panel = 0; panel < P; ++panel) column_of<W>(codes[panel], b, level[panel]);
+        for (std::size_t panel = 0; panel < P; ++panel) level_of(codes[panel], b, level[panel]);
         sums.add(level, x, j + 4 * q + b, b % segment_sums<T, P, W>::chains);
       }
     }
   }
 };
 
-/// Multiplies one or two panels. Numerics: f32; at most 64 products in a chain, then a segment's sum enters y.
-template <int Bits>
-void multiply_exact(const panel_product& p) {
-  std::fill_n(p.y, p.panels * p.tokens * panel_rows, 0.0f);
-  if (p.levels == nullptr && p.tokens <= direct_tokens && p.group_size % 32 == 0)
-    return for_each_strip(p.tokens,
-                          [&](auto size, std::size_t token) { run_wide_fused<direct_loop<Bits, size()>>(p, token); });
+/// Multiplies every token with blocks of floats.
+template <int Bits, bool Codebook>
+void multiply_blocks(const panel_product& p) {
   alignas(64) std::array<float_block, panels_at_once> w;
   for (std::size_t n = 0; n < p.steps; ++n) {
     const byte* const block = p.codes + p.segments[n].begin / block_cols * block_bytes(Bits);
     if (p.segments[n].begin % block_cols == 0)
-      for (std::size_t panel = 0; panel < p.panels; ++panel)
-        run_wide_fused<expand_loop<Bits>>(block + panel * p.panel_bytes, p.levels, w[panel]);
-    for_each_strip(p.tokens, [&](auto size, std::size_t token) {
-      run_wide_fused<segment_loop<size()>>(p, w.data(), n, token);
-    });
+      for (std::size_t panel = 0; panel < panels_at_once; ++panel)
+        run_wide_fused<expand_loop<Bits, Codebook>>(block + panel * p.panel_bytes, p.levels, w[panel]);
+    for_each_strip(p.tokens,
+                   [&](auto size, std::size_t token) { run_wide_fused<segment_loop<size()>>(p, w.data(), n, token); });
   }
+}
+template <int Bits, bool Codebook>
+void multiply_direct(const panel_product& p) {
+  for_each_strip(p.tokens,
+                 [&](auto size, std::size_t token) { run_wide_fused<direct_loop<Bits, Codebook, size()>>(p, token); });
+}
+
+/// Multiplies two panels. Numerics: f32; at most 64 products in a chain, then a segment's sum enters y.
+template <int Bits>
+void multiply_exact(const panel_product& given) {
+  panel_product p = given;
+  std::fill_n(p.y, panels_at_once * p.tokens * panel_rows, 0.0f);
+  const bool direct = p.tokens <= direct_tokens && p.group_size % 32 == 0 && current_isa() != isa::scalar;
+  if constexpr (Bits <= 4) {
+    // vectors of 16 lanes look up codes sooner than they convert them
+    if (p.levels == nullptr && current_isa() == isa::avx512) p.levels = whole_numbers.data();
+    if (p.levels != nullptr) return direct ? multiply_direct<Bits, true>(p) : multiply_blocks<Bits, true>(p);
+  } else if (p.levels != nullptr) {
+    return multiply_blocks<Bits, true>(p);
+  }
+  return direct ? multiply_direct<Bits, false>(p) : multiply_blocks<Bits, false>(p);
 }
 
 } // namespace sinq::detail

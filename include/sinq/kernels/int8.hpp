@@ -57,7 +57,7 @@ private:
 
 template <int Bits>
 void multiply_int8(const panel_product& p) {
-  for (std::size_t n = 0; n < p.panels; ++n) run_wide_fused<int8_loop<Bits>>(p.panel(n));
+  for (std::size_t n = 0; n < panels_at_once; ++n) run_wide_fused<int8_loop<Bits>>(p.panel(n));
 }
 
 } // namespace sinq::detail

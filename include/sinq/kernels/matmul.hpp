@@ -85,9 +85,9 @@ private:
     const std::size_t lanes = f_.groups() * panel_rows;
     std::vector<float> scale(panels_at_once * lanes), zero(panels_at_once * lanes);
     aligned_buffer<float> out{panels_at_once * a.tokens * panel_rows, aligned_buffer<float>::uninitialized};
-    panel_product p{.panels = 0,
-                    .codes = nullptr,
-                    .panel_bytes = shape_.blocks * block_bytes(f_.bits),
+    const std::size_t panel_bytes = shape_.blocks * block_bytes(f_.bits);
+    panel_product p{.codes = nullptr,
+                    .panel_bytes = panel_bytes,
                     .groups = f_.groups(),
                     .scale = scale.data(),
                     .zero = zero.data(),
@@ -105,17 +105,18 @@ private:
                     .step = step_,
                     .group_size = f_.groups() == 1 ? a.stride : f_.group_size};
     const kernel_function multiply = step_ == 0 ? exact_kernel(f_.bits) : int8_kernel(f_.bits);
-    for (std::size_t panel = begin; panel < end; panel += p.panels) {
-      p.panels = std::min(panels_at_once, end - panel);
-      p.codes = w_.codes.data() + panel * p.panel_bytes;
-      for (std::size_t n = 0; n < p.panels; ++n) {
+    for (std::size_t panel = begin; panel < end; panel += panels_at_once) {
+      const std::size_t count = std::min(panels_at_once, end - panel);
+      p.codes = w_.codes.data() + panel * panel_bytes;
+      p.panel_bytes = count == panels_at_once ? panel_bytes : 0;
+      for (std::size_t n = 0; n < count; ++n) {
         const std::span<float> s = std::span{scale}.subspan(n * lanes, lanes);
         const std::span<float> z = std::span{zero}.subspan(n * lanes, lanes);
         load_auxiliaries(w_, panel + n, s, z);
         if (book_) book_->adapt(s, z);
       }
       multiply(p);
-      for (std::size_t n = 0; n < p.panels; ++n)
+      for (std::size_t n = 0; n < count; ++n)
         for (std::size_t m = 0; m < a.tokens; ++m)
           write(panel + n, out.data() + (n * a.tokens + m) * panel_rows, y_.row(token + m));
     }

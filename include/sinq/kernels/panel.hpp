@@ -8,23 +8,23 @@
 
 namespace sinq::detail {
 
-/// Panels that go through a kernel together, so that a token that is loaded serves both.
+/// Panels that go through a kernel together, so that a token that is loaded serves both. One that is left over is
+/// multiplied twice.
 inline constexpr std::size_t panels_at_once = 2;
 
 /// How far ahead of their use codes are asked for.
 inline constexpr std::size_t prefetch_bytes = 3072;
 
-/// What a kernel multiplies: one or two panels of 16 rows by some tokens, y[m][r] = sum_j V[r][j] x'[m][j].
+/// What a kernel multiplies: two panels of 16 rows by some tokens, y[m][r] = sum_j V[r][j] x'[m][j].
 ///   floats:  y[m][r] = sum_n s[g(n)][r] (sum_{j in segment n} level[code[r][j]] x'[m][j] - z[g(n)][r] sum[m][n])
 ///   bytes:   y[m][r] = sum_n s[g(n)][r] (unit[m][n] sum_{j in step n} v[code[r][j]] q[m][j] - z[g(n)][r] sum[m][n])
 struct panel_product {
-  std::size_t panels;      ///< 1 or 2
-  const byte* codes;       ///< [panels x blocks] of block_bytes(bits)
-  std::size_t panel_bytes; ///< of the codes of a panel
+  const byte* codes;       ///< [blocks] of block_bytes(bits) of the first panel
+  std::size_t panel_bytes; ///< from the codes of one panel to those of the next; 0 for one panel twice
   std::size_t groups;
-  const float* scale; ///< [panels x G x 16]
-  const float* zero;  ///< [panels x G x 16]
-  float* y;           ///< [panels x tokens x 16]
+  const float* scale; ///< [2 x G x 16]
+  const float* zero;  ///< [2 x G x 16]
+  float* y;           ///< [2 x tokens x 16]
 
   const float* levels;             ///< of a codebook, or nullptr: codes stand for themselves
   const std::uint8_t* byte_levels; ///< [16] v of a codebook for bytes, or nullptr
@@ -43,7 +43,6 @@ struct panel_product {
   /// One panel alone.
   [[nodiscard]] panel_product panel(std::size_t n) const {
     panel_product one = *this;
-    one.panels = 1;
     one.codes += n * panel_bytes;
     one.scale += n * groups * panel_rows;
     one.zero += n * groups * panel_rows;
@@ -79,6 +78,15 @@ SINQ_INLINE void load_quad(const byte* block, std::size_t half, std::size_t q, s
     codes |=
         (down < 0 ? digits << static_cast<std::uint32_t>(-down) : digits >> static_cast<std::uint32_t>(down)) & mask;
   }
+}
+
+/// Asks for codes that will be used some time after half a block.
+template <int Bits, std::size_t P>
+SINQ_INLINE void prefetch_half(const panel_product& p, const byte* block, std::size_t half) {
+  constexpr std::size_t bytes = block_bytes(Bits) / 2;
+  for (std::size_t n = 0; n < P; ++n)
+    for (std::size_t line = 0; line < bytes; line += 64)
+      __builtin_prefetch(block + n * p.panel_bytes + half * bytes + prefetch_bytes + line);
 }
 
 /// What a step of bytes adds to W rows of a token: y += s (unit dot - z sum).

@@ -38,7 +38,7 @@ SINQ_TARGET_AVX2 void multiply_tokens(const panel_product& p, std::size_t token,
     const std::size_t sums = sum_index({token, T}, step, p.steps);
     const std::int8_t* const x = p.bytes + sums * Step;
     const byte* const block = p.codes + step * Step / block_cols * block_bytes(Bits);
-#pragma GCC unroll 2
+#pragma GCC unroll 1
     for (std::size_t part = 0; part < Step; part += 32) {
       const std::size_t half = (step * Step + part) % block_cols / 32;
 #pragma GCC unroll 8
@@ -70,7 +70,7 @@ SINQ_TARGET_AVX2 void multiply_tokens(const panel_product& p, std::size_t token,
 /// @see multiply_strips
 template <int Bits, bool Codebook, int Step>
 struct kernel {
-  static constexpr std::size_t most_panels = 1;
+  static constexpr bool pairs = false;
   template <std::size_t T, std::size_t P>
   static void run(const panel_product& p, std::size_t token, std::size_t begin, std::size_t end) {
     for (std::size_t lane = 0; lane < panel_rows; lane += 8)

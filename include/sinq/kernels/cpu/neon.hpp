@@ -68,7 +68,7 @@ SINQ_TARGET_DOTPROD void multiply_tokens(const panel_product& p, std::size_t tok
 /// @see multiply_strips
 template <int Bits, bool Codebook, int Step>
 struct kernel {
-  static constexpr std::size_t most_panels = 1;
+  static constexpr bool pairs = false;
   template <std::size_t T, std::size_t P>
   static void run(const panel_product& p, std::size_t token, std::size_t begin, std::size_t end) {
     for (std::size_t lane = 0; lane < panel_rows; lane += 4)

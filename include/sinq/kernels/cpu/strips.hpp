@@ -9,17 +9,18 @@ namespace sinq::detail {
 inline constexpr std::size_t steps_at_once = 16;
 
 /// Multiplies by Kernel::run<T, P>(p, token, begin, end), which adds steps [begin, end) to y of T tokens of P panels:
-/// Kernel::most_panels for strips of eight, otherwise one.
+/// two for strips of eight if Kernel::pairs, otherwise one.
 template <class Kernel>
 void multiply_strips(const panel_product& p) {
-  std::fill_n(p.y, p.panels * p.tokens * panel_rows, 0.0f);
+  std::fill_n(p.y, panels_at_once * p.tokens * panel_rows, 0.0f);
   const std::size_t at_once = p.tokens <= 8 ? p.steps : steps_at_once;
   for (std::size_t begin = 0; begin < p.steps; begin += at_once) {
     const std::size_t end = std::min(p.steps, begin + at_once);
     for_each_strip(p.tokens, [&](auto size, std::size_t token) {
-      constexpr std::size_t together = size() == 8 ? Kernel::most_panels : 1;
-      if (p.panels == together) return Kernel::template run<size(), together>(p, token, begin, end);
-      for (std::size_t n = 0; n < p.panels; ++n) Kernel::template run<size(), 1>(p.panel(n), token, begin, end);
+      if constexpr (size() == 8 && Kernel::pairs)
+        Kernel::template run<size(), 2>(p, token, begin, end);
+      else
+        for (std::size_t n = 0; n < panels_at_once; ++n) Kernel::template run<size(), 1>(p.panel(n), token, begin, end);
     });
   }
 }

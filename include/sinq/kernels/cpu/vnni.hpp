@@ -41,7 +41,7 @@ SINQ_TARGET_VNNI void multiply_tokens(const panel_product& p, std::size_t token,
     for (std::size_t n = 0; n < P; ++n)
       for (std::size_t line = 0; line < block_bytes(Bits) * Step / block_cols; line += 64)
         _mm_prefetch(reinterpret_cast<const char*>(block) + n * p.panel_bytes + prefetch_bytes + line, _MM_HINT_T0);
-#pragma GCC unroll 2
+#pragma GCC unroll 1
     for (std::size_t part = 0; part < Step; part += 32) {
       const std::size_t half = (step * Step + part) % block_cols / 32;
 #pragma GCC unroll 8
@@ -88,7 +88,7 @@ SINQ_TARGET_VNNI void multiply_tokens(const panel_product& p, std::size_t token,
 /// @see multiply_strips
 template <int Bits, bool Codebook, int Step>
 struct kernel {
-  static constexpr std::size_t most_panels = 2;
+  static constexpr bool pairs = true;
   template <std::size_t T, std::size_t P>
   static void run(const panel_product& p, std::size_t token, std::size_t begin, std::size_t end) {
     multiply_tokens<Bits, Codebook, Step, static_cast<int>(T), static_cast<int>(P)>(p, token, begin, end);
