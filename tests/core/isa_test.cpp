@@ -86,10 +86,11 @@ TEST_CASE("loops run in the width of the instruction set in use") {
     CHECK(sinq::current_isa() == id);
     std::size_t width = 0;
     sinq::detail::run_wide<width_loop>(width);
-    const std::size_t expected = id == sinq::isa::avx512 ? 16
-                                 : id == sinq::isa::avx2 ? 8
+    const std::size_t expected = id == sinq::isa::scalar ? 1
                                  : id == sinq::isa::neon ? 4
-                                                         : 1;
+                                 : id == sinq::isa::avx2 ? 8
+                                                         : 16;
+    CHECK(sinq::vector_floats(id) == expected);
     CHECK(width == expected);
     width = 0;
     sinq::detail::run_wide_fused<width_loop>(width);
@@ -111,6 +112,27 @@ TEST_CASE("products are rounded before they enter a sum on every instruction set
 TEST_CASE("16-bit floats are converted exactly on every instruction set") {
   check_conversion<sinq::float16>(sinq::dtype::f16);
   check_conversion<sinq::bfloat16>(sinq::dtype::bf16);
+}
+
+TEST_CASE("floats become bf16 as Eigen has it on every instruction set") {
+  // every bf16, and what lies around its ties
+  std::vector<float> values;
+  for (std::uint32_t bits = 0; bits < 0x10000u; ++bits)
+    for (const std::uint32_t below : {0u, 1u, 0x7fffu, 0x8000u, 0x8001u, 0xffffu})
+      values.push_back(std::bit_cast<float>(bits << 16 | below));
+  for (const sinq::isa id : isas_here()) {
+    const on_isa on{id};
+    std::vector<sinq::bfloat16> narrow(values.size());
+    sinq::store_floats(values, sinq::dtype::bf16, reinterpret_cast<sinq::byte*>(narrow.data()));
+    std::size_t wrong = 0;
+    for (std::size_t n = 0; n < values.size(); ++n) {
+      const auto expected = static_cast<sinq::bfloat16>(values[n]);
+      const bool same = std::isnan(values[n]) ? std::isnan(static_cast<float>(narrow[n]))
+                                              : std::memcmp(&expected, &narrow[n], 2) == 0;
+      wrong += same ? 0 : 1;
+    }
+    CHECK(wrong == 0);
+  }
 }
 
 TEST_CASE("one value that is not finite is found wherever it lies") {

@@ -13,6 +13,14 @@
 
 namespace sinq_test {
 
+/// Activations of very different sizes.
+[[nodiscard]] inline matrix tokens(std::size_t count, std::size_t cols, std::uint64_t seed = 5) {
+  random_source random{seed};
+  matrix x{count, cols};
+  for (float& value : x.values) value = static_cast<float>(random.normal() * std::exp(random.normal()));
+  return x;
+}
+
 /// y = x W^T in double, and the sums of the magnitudes of all that enters it, zero points taken apart.
 struct products {
   std::size_t tokens = 0;
@@ -49,6 +57,10 @@ template <class Folded>
   }
   return p;
 }
+
+/// How far products of numbers that are rounded to bf16 are from exact ones, of the sum of the magnitudes of what
+/// enters them: 2^-9 for each of the two, and f32 sums.
+inline constexpr double bf16_tolerance = 0x1p-8 + 0x1p-18 + 1e-6;
 
 /// The products of weights with tokens.
 [[nodiscard]] inline products multiply(const sinq::quantized_matrix& q, const matrix& x) {

@@ -78,6 +78,33 @@ struct finite_loop {
   }
 };
 
+/// To BF16, half to even; NaN keeps its sign.
+struct to_bfloat16_loop {
+  template <std::size_t W>
+  SINQ_INLINE static void run(const float* from, byte* to, std::size_t n) {
+    vec<std::uint32_t, W> bits;
+    std::size_t i = 0;
+    for (; i + W <= n; i += W) {
+      load(from + i, bits);
+      round(bits);
+      store(__builtin_convertvector(bits, vec<std::uint16_t, W>), to + 2 * i);
+    }
+    for (; i < n; ++i) {
+      vec<std::uint32_t, 1> one;
+      load(from + i, one);
+      round(one);
+      store(__builtin_convertvector(one, vec<std::uint16_t, 1>), to + 2 * i);
+    }
+  }
+
+private:
+  template <class Bits>
+  SINQ_INLINE static void round(Bits& bits) {
+    const Bits rounded = (bits + 0x7fffu + ((bits >> 16u) & 1u)) >> 16u;
+    bits = (bits & 0x7fffffffu) > 0x7f800000u ? ((bits >> 16u) & 0x8000u) | 0x7fc0u : rounded;
+  }
+};
+
 template <class T>
 void store_elements(std::span<const float> from, byte* to) {
   for (std::size_t i = 0; i < from.size(); ++i) {
@@ -134,7 +161,7 @@ inline void store_floats(std::span<const float> from, dtype type, byte* to) {
   case dtype::f64: return detail::store_elements<double>(from, to);
   case dtype::f32: return detail::store_elements<float>(from, to);
   case dtype::f16: return detail::store_elements<float16>(from, to);
-  case dtype::bf16: return detail::store_elements<bfloat16>(from, to);
+  case dtype::bf16: return detail::run_wide<detail::to_bfloat16_loop>(from.data(), to, from.size());
   case dtype::f8_e4m3:
     for (std::size_t i = 0; i < from.size(); ++i)
       to[i] = static_cast<byte>(detail::nearest_float8<float8_e4m3>(from[i], 0x7e).bits);

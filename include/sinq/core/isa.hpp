@@ -13,6 +13,14 @@
 #else
 #define SINQ_X86 0
 #endif
+#if SINQ_X86 && defined(__linux__)
+#define SINQ_AMX 1
+#include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#else
+#define SINQ_AMX 0
+#endif
 
 namespace sinq {
 
@@ -23,7 +31,35 @@ enum class isa : std::uint8_t {
   neon,   ///< AArch64: 4 floats at a time
   avx2,   ///< x86-64 with AVX2 and FMA: 8 floats at a time
   avx512, ///< x86-64 with AVX-512 F, BW, DQ and VL: 16 floats at a time
+  amx,    ///< the same with tiles of AMX for products of many tokens, where Linux grants them
 };
+
+namespace detail {
+
+#if SINQ_X86
+[[nodiscard]] inline bool has_avx512() {
+  return __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512bw") != 0 &&
+         __builtin_cpu_supports("avx512dq") != 0 && __builtin_cpu_supports("avx512vl") != 0;
+}
+#endif
+#if SINQ_AMX
+/// Whether the processor has tiles of bf16, the system saves them, and this process may use them: asks for it, once.
+[[nodiscard]] inline bool has_amx() {
+  static const bool granted = [] {
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    constexpr unsigned bf16 = 1u << 22, tile = 1u << 24, osxsave = 1u << 27;
+    if (__get_cpuid(1, &a, &b, &c, &d) == 0 || (c & osxsave) == 0) return false;
+    if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & (bf16 | tile)) != (bf16 | tile)) return false;
+    constexpr unsigned tile_state = 3u << 17;
+    asm volatile("xgetbv" : "=a"(a), "=d"(d) : "c"(0));
+    constexpr long request_permission = 0x1023, tile_data = 18;
+    return (a & tile_state) == tile_state && syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+  }();
+  return granted;
+}
+#endif
+
+} // namespace detail
 
 /// One line of the table of instruction sets.
 struct isa_info {
@@ -43,14 +79,22 @@ inline constexpr std::array isa_table {
 #if SINQ_X86
       isa_info{isa::avx2, "avx2",
                [] { return __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0; }},
-      isa_info{isa::avx512, "avx512", [] {
-                 return __builtin_cpu_supports("avx512f") != 0 && __builtin_cpu_supports("avx512bw") != 0 &&
-                        __builtin_cpu_supports("avx512dq") != 0 && __builtin_cpu_supports("avx512vl") != 0;
-               }},
+      isa_info{isa::avx512, "avx512", [] { return detail::has_avx512(); }},
 #else
       isa_info{isa::avx2, "avx2", [] { return false; }}, isa_info{isa::avx512, "avx512", [] { return false; }},
 #endif
+#if SINQ_AMX
+      isa_info{isa::amx, "amx", [] { return detail::has_avx512() && detail::has_amx(); }},
+#else
+      isa_info{isa::amx, "amx", [] { return false; }},
+#endif
 };
+
+/// Floats of a vector.
+[[nodiscard]] constexpr std::size_t vector_floats(isa id) {
+  constexpr std::array<std::size_t, isa_table.size()> floats{1, 4, 8, 16, 16};
+  return floats[static_cast<std::size_t>(id)];
+}
 
 [[nodiscard]] constexpr std::string_view to_string(isa id) {
   return isa_table[static_cast<std::size_t>(id)].name;

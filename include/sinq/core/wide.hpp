@@ -114,6 +114,7 @@ template <class Loop, class... Args>
 void run_wide(Args&&... args) {
   switch (current_isa()) {
 #if SINQ_X86
+  case isa::amx:
   case isa::avx512: return run_avx512<Loop>(args...);
   case isa::avx2: return run_avx2<Loop>(args...);
 #endif
@@ -144,6 +145,7 @@ template <class Loop, class... Args>
 void run_wide_fused(Args&&... args) {
   switch (current_isa()) {
 #if SINQ_X86
+  case isa::amx:
   case isa::avx512: return fused::run_avx512<Loop>(args...);
   case isa::avx2: return fused::run_avx2<Loop>(args...);
 #endif

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "../core/aligned_buffer.hpp"
+#include "../core/parallel.hpp"
 #include "../core/weight_view.hpp"
 #include "../math/block_sums.hpp"
 #include "../math/hadamard.hpp"
@@ -60,15 +61,25 @@ struct strip {
   return s.begin * steps + step * s.size;
 }
 
-/// Some tokens as the kernels of one row tile want them: x' = (R x) t, in floats or in bytes.
+/// What a kernel multiplies with.
+enum class activation_form : std::uint8_t {
+  floats,
+  bytes, ///< with a scale for each step
+  tiles, ///< of bf16
+};
+/// Tokens and columns of a tile.
+inline constexpr std::size_t tile_tokens = 16, tile_cols = 32;
+
+/// Some tokens as the kernels of one row tile want them: x' = (R x) t.
 struct activations {
   std::size_t tokens = 0;
   std::size_t stride = 0;            ///< columns in whole blocks
   std::size_t steps = 0;             ///< sums of a token: segments, or steps of bytes
   aligned_buffer<float> values;      ///< [tokens x stride], zeros beyond K; empty if bytes are meant
   aligned_buffer<std::int8_t> bytes; ///< strip by strip [steps x size x step] x' rounded to multiples of unit
-  std::vector<float> sum;  ///< strip by strip [steps x size] sum of a step's x', as they are in values or bytes
-  std::vector<float> unit; ///< the same, max |x'| / 127 of a step; empty for floats
+  aligned_buffer<byte> tiles; ///< [tokens / 16, rounded up, x stride / 32 x 16 x 32] of bf16, zeros beyond M and K
+  std::vector<float> sum;     ///< strip by strip [steps x size] sum of a step's x', as they are in values or bytes
+  std::vector<float> unit;    ///< the same, max |x'| / 127 of a step; empty for floats
 };
 
 /// x times t.
@@ -143,40 +154,89 @@ inline void round_to_bytes(std::span<const float> x, std::int8_t* q, float& unit
 }
 
 /// Prepares tokens for the rows of one tile.
-/// @param x     [tokens x K] of any floating type
-/// @param step  0 for floats, otherwise int8_step(f)
-[[nodiscard]] inline activations prepare(const weight_view& x, std::size_t token_begin, std::size_t tokens,
-                                         const matrix_format& f, std::span<const float> t, std::size_t step,
-                                         std::span<const segment> segments) {
-  activations a;
-  a.tokens = tokens;
-  a.stride = (f.cols + block_cols - 1) / block_cols * block_cols;
-  a.steps = step == 0 ? segments.size() : (f.cols + step - 1) / step;
-  a.sum.resize(tokens * a.steps);
-  if (step == 0) {
-    a.values = aligned_buffer<float>{tokens * a.stride, aligned_buffer<float>::uninitialized};
-  } else {
-    a.bytes = aligned_buffer<std::int8_t>{tokens * a.steps * step, aligned_buffer<std::int8_t>::uninitialized};
-    a.unit.resize(tokens * a.steps);
+class activation_writer {
+public:
+  /// @param x     [M x K] of any floating type
+  /// @param t     [K], or nothing
+  /// @param step  int8_step(f), for bytes
+  activation_writer(const weight_view& x, const matrix_format& f, std::span<const float> t, activation_form form,
+                    std::size_t step, std::span<const segment> segments)
+      : x_{x}, f_{f}, t_{t}, form_{form}, step_{step}, segments_{segments} {}
+
+  [[nodiscard]] activations operator()(std::size_t token_begin, std::size_t tokens, executor& threads) const {
+    activations a = allocate(tokens);
+    constexpr std::size_t tokens_of_task = 8; // a strip, or the strips of the last tokens
+    const auto write = [&](std::size_t begin, std::size_t end) -> result<void> {
+      std::vector<float> row(a.stride);
+      strip s = strip_at(begin, tokens);
+      for (std::size_t m = begin; m < end; ++m) {
+        if (m == s.begin + s.size) s = strip_at(m, tokens);
+        load(token_begin + m, row);
+        place(row, s, m, a);
+      }
+      return {};
+    };
+    (void)parallel_for(threads, tokens, tokens_of_task, write);
+    return a;
   }
-  std::vector<float> row(step == 0 ? 0 : a.stride);
-  strip s = strip_at(0, tokens);
-  for (std::size_t m = 0; m < tokens; ++m) {
-    if (m == s.begin + s.size) s = strip_at(m, tokens);
-    const std::span<float> to = step == 0 ? a.values.span().subspan(m * a.stride, a.stride) : std::span{row};
-    x.load(token_begin + m, 0, to.first(f.cols));
-    std::fill(to.begin() + static_cast<std::ptrdiff_t>(f.cols), to.end(), 0.0f);
-    if (f.rotation != 0) hadamard_rotate(to.first(f.cols), f.rotation);
-    run_wide<product_loop>(t.data(), t.size(), to.data());
-    for (std::size_t n = 0; n < a.steps; ++n) {
-      const std::size_t at = sum_index(s, n, a.steps) + m - s.begin;
-      if (step == 0)
-        run_wide<float_sum_loop>(to.data() + segments[n].begin, segments[n].end - segments[n].begin, a.sum[at]);
-      else
-        round_to_bytes(to.subspan(n * step, step), a.bytes.data() + at * step, a.unit[at], a.sum[at]);
+
+private:
+  [[nodiscard]] activations allocate(std::size_t tokens) const {
+    activations a;
+    a.tokens = tokens;
+    a.stride = (f_.cols + block_cols - 1) / block_cols * block_cols;
+    if (form_ == activation_form::tiles) {
+      const std::size_t rows = (tokens + tile_tokens - 1) / tile_tokens * tile_tokens;
+      a.tiles = aligned_buffer<byte>{rows * a.stride * 2};
+      return a;
+    }
+    const bool bytes = form_ == activation_form::bytes;
+    a.steps = bytes ? (f_.cols + step_ - 1) / step_ : segments_.size();
+    a.sum.resize(tokens * a.steps);
+    a.unit.resize(bytes ? tokens * a.steps : 0);
+    if (bytes)
+      a.bytes = aligned_buffer<std::int8_t>{tokens * a.steps * step_, aligned_buffer<std::int8_t>::uninitialized};
+    else
+      a.values = aligned_buffer<float>{tokens * a.stride, aligned_buffer<float>::uninitialized};
+    return a;
+  }
+
+  /// x' of a token.
+  void load(std::size_t m, std::span<float> row) const {
+    x_.load(m, 0, row.first(f_.cols));
+    std::fill(row.begin() + static_cast<std::ptrdiff_t>(f_.cols), row.end(), 0.0f);
+    if (f_.rotation != 0) hadamard_rotate(row.first(f_.cols), f_.rotation);
+    run_wide<product_loop>(t_.data(), t_.size(), row.data());
+  }
+
+  /// Puts token m, of strip s, where its form has it.
+  void place(std::span<const float> row, const strip& s, std::size_t m, activations& a) const {
+    const auto at = [&](std::size_t n) { return sum_index(s, n, a.steps) + m - s.begin; };
+    switch (form_) {
+    case activation_form::floats:
+      std::copy(row.begin(), row.end(), a.values.data() + m * a.stride);
+      for (std::size_t n = 0; n < a.steps; ++n)
+        run_wide<float_sum_loop>(row.data() + segments_[n].begin, segments_[n].end - segments_[n].begin, a.sum[at(n)]);
+      return;
+    case activation_form::bytes:
+      for (std::size_t n = 0; n < a.steps; ++n)
+        round_to_bytes(row.subspan(n * step_, step_), a.bytes.data() + at(n) * step_, a.unit[at(n)], a.sum[at(n)]);
+      return;
+    case activation_form::tiles:
+      for (std::size_t j = 0; j < a.stride; j += tile_cols) {
+        const std::size_t tile = m / tile_tokens * (a.stride / tile_cols) + j / tile_cols;
+        byte* const to = a.tiles.data() + (tile * tile_tokens + m % tile_tokens) * tile_cols * 2;
+        store_floats(row.subspan(j, tile_cols), dtype::bf16, to);
+      }
     }
   }
-  return a;
-}
+
+  const weight_view& x_;
+  const matrix_format& f_;
+  std::span<const float> t_;
+  activation_form form_;
+  std::size_t step_;
+  std::span<const segment> segments_;
+};
 
 } // namespace sinq::detail

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "../core/isa.hpp"
+#include "cpu/amx.hpp"
 #include "cpu/avx2.hpp"
 #include "cpu/neon.hpp"
 #include "cpu/strips.hpp"
@@ -10,8 +11,13 @@
 
 namespace sinq::detail {
 
-/// A kernel of one panel.
-using kernel_function = void (*)(const panel_product&);
+/// A kernel, and what it takes at once.
+struct kernel {
+  void (*multiply)(const panel_product&);
+  activation_form form;
+  std::size_t panels = panels_at_once;
+  std::size_t tokens = 64;
+};
 
 /// Calls f with std::integral_constant<int, bits>. @pre is_supported_bits(bits)
 template <class F>
@@ -19,22 +25,31 @@ auto with_bits(int bits, F&& f) {
   return with_layout(bits, [&](auto layout) { return f(std::integral_constant<int, layout.bits>{}); });
 }
 
-[[nodiscard]] inline kernel_function exact_kernel(int bits) {
-  return with_bits(bits, [](auto width) -> kernel_function { return multiply_exact<width()>; });
+[[nodiscard]] inline kernel exact_kernel(int bits) {
+  return with_bits(bits, [](auto width) { return kernel{multiply_exact<width()>, activation_form::floats}; });
 }
 /// The kernel of bytes for the instruction set in use. Without dot products of bytes, AVX-512 takes that of AVX2, and
-/// AArch64 the one that is written down in whole numbers.
-[[nodiscard]] inline kernel_function int8_kernel(int bits) {
-  return with_bits(bits, [](auto width) -> kernel_function {
+/// AArch64 the one that is written down in whole numbers. Tiles of AMX take many tokens.
+[[nodiscard]] inline kernel int8_kernel(int bits, [[maybe_unused]] std::size_t tokens) {
+  return with_bits(bits, [&](auto width) {
+    kernel k{multiply_int8<width()>, activation_form::bytes};
+    [[maybe_unused]] const isa here = current_isa();
+#if SINQ_AMX
+    if (here == isa::amx && tokens >= amx::fewest_tokens)
+      return kernel{amx::multiply<amx::hardware_tiles, width()>, activation_form::tiles, amx::most_panels,
+                    amx::most_tokens};
+#endif
 #if SINQ_X86
     static const bool has_dot_products = vnni::has_dot_products();
-    if (current_isa() == isa::avx512 && has_dot_products) return multiply_by<vnni::kernel, width()>;
-    if (current_isa() == isa::avx2 || current_isa() == isa::avx512) return multiply_by<avx2::kernel, width()>;
+    if (vector_floats(here) == 16 && has_dot_products)
+      k.multiply = multiply_by<vnni::kernel, width()>;
+    else if (vector_floats(here) >= 8)
+      k.multiply = multiply_by<avx2::kernel, width()>;
 #elif defined(__aarch64__)
     static const bool has_dot_products = neon::has_dot_products();
-    if (current_isa() == isa::neon && has_dot_products) return multiply_by<neon::kernel, width()>;
+    if (here == isa::neon && has_dot_products) k.multiply = multiply_by<neon::kernel, width()>;
 #endif
-    return multiply_int8<width()>;
+    return k;
   });
 }
 

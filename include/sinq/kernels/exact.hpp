@@ -233,7 +233,7 @@ void multiply_exact(const panel_product& given) {
   const bool direct = p.tokens <= direct_tokens && p.group_size % 32 == 0 && current_isa() != isa::scalar;
   if constexpr (Bits <= 4) {
     // vectors of 16 lanes look up codes sooner than they convert them
-    if (p.levels == nullptr && current_isa() == isa::avx512) p.levels = whole_numbers.data();
+    if (p.levels == nullptr && vector_floats(current_isa()) == panel_rows) p.levels = whole_numbers.data();
     if (p.levels != nullptr) return direct ? multiply_direct<Bits, true>(p) : multiply_blocks<Bits, true>(p);
   } else if (p.levels != nullptr) {
     return multiply_blocks<Bits, true>(p);

@@ -21,9 +21,6 @@ struct matmul_options {
 
 namespace detail {
 
-/// Tokens that are prepared, and go through a panel, at once.
-inline constexpr std::size_t tokens_at_once = 64;
-
 /// The levels of a codebook in bytes, v = 128 + round(127 level / most), and what they ask of scales and zero points:
 ///   level ~ (v - 128) most / 127,   s (level - z) = s most / 127 (v - (128 + 127 z / most))
 struct byte_codebook {
@@ -48,32 +45,40 @@ struct byte_codebook {
 class panel_matmul {
 public:
   panel_matmul(const panel_matrix& w, const weight_view& x, matrix_view<float> y, const matmul_options& o)
-      : w_{w}, f_{w.format}, x_{x}, y_{y}, o_{o}, shape_{f_}, step_{o.precision == precision::int8 ? int8_step(f_)
-                                                                                                   : 0} {
+      : panel_matmul{w, x, y, o, kernel_of(w.format, x.rows(), o)} {}
+  panel_matmul(const panel_matrix& w, const weight_view& x, matrix_view<float> y, const matmul_options& o,
+               const kernel& k)
+      : w_{w}, f_{w.format}, x_{x}, y_{y}, o_{o}, kernel_{k}, shape_{f_} {
     levels_ = custom_levels(w.levels);
-    if (step_ == 0) segments_ = segments_of(f_);
-    if (step_ != 0 && f_.grid != grid::uniform) book_ = byte_codebook{levels(f_, levels_)};
+    if (k.form == activation_form::floats) segments_ = segments_of(f_);
+    if (k.form == activation_form::bytes && f_.grid != grid::uniform) book_ = byte_codebook{levels(f_, levels_)};
   }
 
   [[nodiscard]] result<void> operator()() {
-    for (std::size_t m = 0; m < x_.rows(); m += tokens_at_once)
+    executor& threads = o_.threads != nullptr ? *o_.threads : default_executor();
+    for (std::size_t m = 0; m < x_.rows(); m += kernel_.tokens)
       for (std::size_t tile = 0; tile < f_.row_tiles(); ++tile) {
-        const std::size_t tokens = std::min(tokens_at_once, x_.rows() - m);
-        const activations a = prepare(x_, m, tokens, f_, col_scale(tile), step_, segments_);
-        // pairs of panels, of about a million products
+        const std::size_t tokens = std::min(kernel_.tokens, x_.rows() - m);
+        const activation_writer prepare{x_, f_, col_scale(tile), kernel_.form, int8_step(f_), segments_};
+        const activations a = prepare(m, tokens, threads);
+        // as many panels as the kernel takes, of about a million products
         const std::size_t grain =
-            ((std::size_t{1} << 20) / (panels_at_once * panel_rows * a.stride * tokens) + 1) * panels_at_once;
+            ((std::size_t{1} << 20) / (kernel_.panels * panel_rows * a.stride * tokens) + 1) * kernel_.panels;
         const auto multiply = [&](std::size_t begin, std::size_t end) -> result<void> {
           multiply_panels(a, m, tile * shape_.panels_per_tile + begin, tile * shape_.panels_per_tile + end);
           return {};
         };
-        executor& threads = o_.threads != nullptr ? *o_.threads : default_executor();
         if (result<void> ok = parallel_for(threads, shape_.panels_per_tile, grain, multiply); !ok) return ok;
       }
     return {};
   }
 
 private:
+  [[nodiscard]] static kernel kernel_of(const matrix_format& f, std::size_t tokens, const matmul_options& o) {
+    const bool bytes = o.precision == precision::int8 && int8_step(f) != 0;
+    return bytes ? int8_kernel(f.bits, tokens) : exact_kernel(f.bits);
+  }
+
   [[nodiscard]] std::span<const float> col_scale(std::size_t tile) {
     if (!f_.has_col_scale) return {};
     t_.resize(f_.cols);
@@ -81,44 +86,53 @@ private:
     return t_;
   }
 
+  /// What all products of some tokens have in common.
+  [[nodiscard]] panel_product product_of(const activations& a) const {
+    const bool tiles = kernel_.form == activation_form::tiles;
+    return {.codes = nullptr,
+            .panel_bytes = shape_.blocks * block_bytes(f_.bits),
+            .groups = f_.groups(),
+            .scale = nullptr,
+            .zero = nullptr,
+            .y = nullptr,
+            .levels = f_.grid == grid::uniform ? nullptr : levels(f_, levels_).data(),
+            .byte_levels = book_ ? book_->values.data() : nullptr,
+            .tokens = tiles ? (a.tokens + tile_tokens - 1) / tile_tokens * tile_tokens : a.tokens,
+            .panels = kernel_.panels,
+            .steps = a.steps,
+            .sum = a.sum.data(),
+            .segments = segments_.data(),
+            .values = a.values.data(),
+            .stride = a.stride,
+            .bytes = a.bytes.data(),
+            .unit = a.unit.data(),
+            .tiles = a.tiles.data(),
+            .step = int8_step(f_),
+            .group_size = f_.groups() == 1 ? a.stride : f_.group_size};
+  }
+
   void multiply_panels(const activations& a, std::size_t token, std::size_t begin, std::size_t end) const {
-    const std::size_t lanes = f_.groups() * panel_rows;
-    std::vector<float> scale(panels_at_once * lanes), zero(panels_at_once * lanes);
-    aligned_buffer<float> out{panels_at_once * a.tokens * panel_rows, aligned_buffer<float>::uninitialized};
-    const std::size_t panel_bytes = shape_.blocks * block_bytes(f_.bits);
-    panel_product p{.codes = nullptr,
-                    .panel_bytes = panel_bytes,
-                    .groups = f_.groups(),
-                    .scale = scale.data(),
-                    .zero = zero.data(),
-                    .y = out.data(),
-                    .levels = f_.grid == grid::uniform ? nullptr : levels(f_, levels_).data(),
-                    .byte_levels = book_ ? book_->values.data() : nullptr,
-                    .tokens = a.tokens,
-                    .steps = a.steps,
-                    .sum = a.sum.data(),
-                    .segments = segments_.data(),
-                    .values = a.values.data(),
-                    .stride = a.stride,
-                    .bytes = a.bytes.data(),
-                    .unit = a.unit.data(),
-                    .step = step_,
-                    .group_size = f_.groups() == 1 ? a.stride : f_.group_size};
-    const kernel_function multiply = step_ == 0 ? exact_kernel(f_.bits) : int8_kernel(f_.bits);
-    for (std::size_t panel = begin; panel < end; panel += panels_at_once) {
-      const std::size_t count = std::min(panels_at_once, end - panel);
+    panel_product p = product_of(a);
+    const std::size_t lanes = f_.groups() * panel_rows, panel_bytes = p.panel_bytes;
+    std::vector<float> scale(kernel_.panels * lanes), zero(kernel_.panels * lanes);
+    aligned_buffer<float> out{kernel_.panels * p.tokens * panel_rows, aligned_buffer<float>::uninitialized};
+    p.scale = scale.data();
+    p.zero = zero.data();
+    p.y = out.data();
+    for (std::size_t panel = begin; panel < end; panel += kernel_.panels) {
+      p.panels = std::min(kernel_.panels, end - panel);
       p.codes = w_.codes.data() + panel * panel_bytes;
-      p.panel_bytes = count == panels_at_once ? panel_bytes : 0;
-      for (std::size_t n = 0; n < count; ++n) {
+      p.panel_bytes = p.panels > 1 ? panel_bytes : 0;
+      for (std::size_t n = 0; n < p.panels; ++n) {
         const std::span<float> s = std::span{scale}.subspan(n * lanes, lanes);
         const std::span<float> z = std::span{zero}.subspan(n * lanes, lanes);
         load_auxiliaries(w_, panel + n, s, z);
         if (book_) book_->adapt(s, z);
       }
-      multiply(p);
-      for (std::size_t n = 0; n < count; ++n)
+      kernel_.multiply(p);
+      for (std::size_t n = 0; n < p.panels; ++n)
         for (std::size_t m = 0; m < a.tokens; ++m)
-          write(panel + n, out.data() + (n * a.tokens + m) * panel_rows, y_.row(token + m));
+          write(panel + n, out.data() + (n * p.tokens + m) * panel_rows, y_.row(token + m));
     }
   }
 
@@ -133,8 +147,8 @@ private:
   const weight_view& x_;
   matrix_view<float> y_;
   const matmul_options& o_;
+  kernel kernel_;
   panel_shape shape_;
-  std::size_t step_;
   std::vector<segment> segments_;
   std::vector<float> levels_, t_;
   std::optional<byte_codebook> book_;

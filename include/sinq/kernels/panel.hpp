@@ -15,7 +15,8 @@ inline constexpr std::size_t panels_at_once = 2;
 /// How far ahead of their use codes are asked for.
 inline constexpr std::size_t prefetch_bytes = 3072;
 
-/// What a kernel multiplies: two panels of 16 rows by some tokens, y[m][r] = sum_j V[r][j] x'[m][j].
+/// What a kernel multiplies: two panels of 16 rows by some tokens, y[m][r] = sum_j V[r][j] x'[m][j]. Tiles take any
+/// number of panels, and whole tiles of tokens.
 ///   floats:  y[m][r] = sum_n s[g(n)][r] (sum_{j in segment n} level[code[r][j]] x'[m][j] - z[g(n)][r] sum[m][n])
 ///   bytes:   y[m][r] = sum_n s[g(n)][r] (unit[m][n] sum_{j in step n} v[code[r][j]] q[m][j] - z[g(n)][r] sum[m][n])
 struct panel_product {
@@ -30,6 +31,7 @@ struct panel_product {
   const std::uint8_t* byte_levels; ///< [16] v of a codebook for bytes, or nullptr
 
   std::size_t tokens;
+  std::size_t panels;      ///< for tiles
   std::size_t steps;       ///< sums of a token
   const float* sum;        ///< as in activations
   const segment* segments; ///< [steps] of floats
@@ -37,6 +39,7 @@ struct panel_product {
   std::size_t stride;
   const std::int8_t* bytes; ///< as in activations
   const float* unit;        ///< as in activations
+  const byte* tiles;        ///< as in activations
   std::size_t step;         ///< columns of a step of bytes
   std::size_t group_size;   ///< a multiple of step, or at least all columns
 
