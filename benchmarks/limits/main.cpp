@@ -53,11 +53,7 @@ void add_reads(plan& to, std::span<const sinq::byte> memory, const machine& on, 
 
 void add_products(plan& to, std::size_t threads, sinq::executor& pool, double turn_seconds) {
   for (const peak& p : peaks()) {
-    constexpr std::size_t few = 1000;
-    const double begin = seconds_now();
-    run(p, few, pool);
-    const double seconds = std::max(seconds_now() - begin, 1e-6);
-    const auto steps = static_cast<std::size_t>(turn_seconds / seconds * few) + few;
+    const std::size_t steps = steps_of(p, turn_seconds);
     to.add({std::string{p.name}, "Gproducts/s", threads}, p.products * static_cast<double>(steps * threads) / 1e9,
            [=, &p, &pool] { run(p, steps, pool); });
   }

@@ -2,6 +2,7 @@
 
 #include "loops_neon.hpp"
 #include "loops_x86.hpp"
+#include "rounds.hpp"
 
 #include <sinq/core/wide.hpp>
 
@@ -92,6 +93,13 @@ const peak* fastest(arithmetic kind) {
   for (const peak& p : peaks())
     if (p.kind == kind) last = &p;
   return last;
+}
+
+std::size_t steps_of(const peak& which, double seconds) {
+  constexpr std::size_t few = 1000;
+  const double begin = seconds_now();
+  which.loop(few);
+  return static_cast<std::size_t>(seconds / std::max(seconds_now() - begin, 1e-6) * few) + few;
 }
 
 void run(const peak& which, std::size_t steps, sinq::executor& threads) {

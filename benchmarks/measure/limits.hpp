@@ -39,6 +39,9 @@ struct peak {
 /// The fastest of a kind, or nullptr.
 [[nodiscard]] const peak* fastest(arithmetic kind);
 
+/// Steps that take about so long, or longer, as tried here and now.
+[[nodiscard]] std::size_t steps_of(const peak& which, double seconds);
+
 /// Runs the loop on each of the threads.
 void run(const peak& which, std::size_t steps, sinq::executor& threads);
 
