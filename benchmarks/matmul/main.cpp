@@ -26,21 +26,18 @@ struct flags {
   bool peers = false;
 };
 
-/// Every combination that there is.
+/// Every combination that there is: NF4 has 4 bits, and a preset has bits of its own.
 std::vector<weight_choice> choices(const flags& f) {
   std::vector<weight_choice> all;
   for (const std::string& aux : f.aux)
-    for (const std::string& grid : f.grids)
-      for (const int bits : f.bits) {
-        if (grid == "nf4" && bits != 4) continue;
-        if (aux != "f16" && bits != f.bits.front()) continue; // a preset has bits of its own
-        all.push_back({.rows = f.rows,
-                       .cols = f.cols,
-                       .grid = grid == "nf4" ? sinq::grid::nf4 : sinq::grid::uniform,
-                       .bits = bits,
-                       .group_size = f.group_size,
-                       .aux = aux});
-      }
+    for (const std::string& name : f.grids) {
+      const sinq::grid grid = name == "nf4" ? sinq::grid::nf4 : sinq::grid::uniform;
+      const auto preset = sinq::parse_preset(aux);
+      for (const int bits : preset ? std::vector{preset->bits} : f.bits)
+        if (grid == sinq::grid::uniform || bits == 4)
+          all.push_back(
+              {.rows = f.rows, .cols = f.cols, .grid = grid, .bits = bits, .group_size = f.group_size, .aux = aux});
+    }
   return all;
 }
 

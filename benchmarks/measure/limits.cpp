@@ -13,7 +13,7 @@ namespace sinq_bench {
 namespace {
 
 /// A cache line, in as many registers as that takes.
-using cache_line = std::uint64_t __attribute__((vector_size(64)));
+using cache_line = std::uint64_t __attribute__((vector_size(64), may_alias));
 
 constexpr std::size_t lines_at_once = 4;
 constexpr std::size_t step_bytes = lines_at_once * sizeof(cache_line);

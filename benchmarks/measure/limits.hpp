@@ -15,10 +15,10 @@ namespace sinq_bench {
 /// Streams in which `read` walks through memory: a core keeps more lines on their way than one prefetcher asks for.
 inline constexpr std::size_t most_streams = 16;
 
-/// Reads every cache line once. @param streams  1 or most_streams
+/// Reads every cache line once. @param streams  1 or most_streams @pre memory starts on a cache line
 void read(std::span<const sinq::byte> memory, std::size_t streams, sinq::executor& threads);
 
-/// Each thread reads its own part of memory again and again.
+/// Each thread reads its own part of memory again and again. @pre memory starts on a cache line
 void read_again(std::span<const sinq::byte> memory, std::size_t times, sinq::executor& threads);
 
 /// What is multiplied.

@@ -5,6 +5,7 @@ import pathlib
 
 import numpy
 
+QUIET = ctypes.CFUNCTYPE(None, ctypes.c_int, ctypes.c_char_p, ctypes.c_void_p)(lambda level, text, data: None)
 TYPES = {"f32": 0, "q4_0": 2, "q4_1": 3, "q4_K": 12}
 
 
@@ -46,6 +47,7 @@ def load():
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
         setattr(base, name, function)
+    base.ggml_log_set(QUIET, None)
     return base
 
 
