@@ -61,6 +61,8 @@ result<std::vector<product>> checked_products(const flags& f, const std::vector<
 }
 
 result<void> run_matmul(const flags& f) {
+  const std::vector<weight_choice> chosen = choices(f);
+  if (chosen.empty()) return sinq::make_error(sinq::errc::invalid_argument, "no weights are left: NF4 has 4 bits");
   const machine on = this_machine();
   fmt::print("{}\n{} x {} weights, {} rounds, {} MiB of matrices in turns\n", on.to_string(), f.rows, f.cols,
              f.common.rounds, f.common.bytes >> 20);
@@ -72,7 +74,7 @@ result<void> run_matmul(const flags& f) {
   pools threads;
   std::deque<weight_set> sets;
   std::vector<contender> contenders;
-  for (const weight_choice& choice : choices(f)) {
+  for (const weight_choice& choice : chosen) {
     auto set = make_weights(choice, f.common.bytes);
     if (!set) return std::move(set).error();
     sets.push_back(*std::move(set));

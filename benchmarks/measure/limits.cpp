@@ -50,8 +50,8 @@ using read_function = void (*)(const sinq::byte*, std::size_t);
 template <std::size_t Streams>
 read_function reader() {
 #if SINQ_X86
-  if (sinq::current_isa() == sinq::isa::avx512) return read_avx512<Streams>;
-  if (sinq::current_isa() == sinq::isa::avx2) return read_avx2<Streams>;
+  if (sinq::current_isa() >= sinq::isa::avx512) return read_avx512<Streams>;
+  if (sinq::current_isa() >= sinq::isa::avx2) return read_avx2<Streams>;
 #endif
   return read_plain<Streams>;
 }

@@ -116,8 +116,8 @@ enum class amx_bit : unsigned { bf16 = 22, tile = 24, int8 = 25 };
 }
 
 inline void add_peaks(std::vector<peak>& to) {
-  const bool avx2 = sinq::current_isa() == sinq::isa::avx2 || sinq::current_isa() == sinq::isa::avx512;
-  const bool avx512 = sinq::current_isa() == sinq::isa::avx512;
+  const bool avx2 = sinq::current_isa() >= sinq::isa::avx2;
+  const bool avx512 = sinq::current_isa() >= sinq::isa::avx512;
   if (avx2) to.push_back({"fp32 FMA, AVX2", arithmetic::f32, chains * 8, fma_avx2});
   if (avx512) to.push_back({"fp32 FMA, AVX-512", arithmetic::f32, chains * 16, fma_avx512});
   if (avx2) to.push_back({"int8 maddubs, AVX2", arithmetic::int8, chains * 32, maddubs_avx2});

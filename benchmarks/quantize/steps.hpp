@@ -3,8 +3,8 @@
 #include "measure/huge_memory.hpp"
 #include "measure/rounds.hpp"
 
-#include <sinq/kernels/matmul.hpp>
 #include <sinq/pack/pack.hpp>
+#include <sinq/pack/panels.hpp>
 #include <sinq/quant/quantize.hpp>
 
 #include <array>

@@ -4,8 +4,6 @@
 #include "support/catch.hpp"
 #include "support/random_quantized.hpp"
 
-#include <sinq/kernels/matmul.hpp>
-
 #include <array>
 #include <limits>
 
@@ -25,12 +23,15 @@ sinq_bench::round_options by(double& now, std::size_t rounds, double least_secon
   return {.rounds = rounds, .least_seconds = least_seconds, .pause_seconds = 0, .clock = [&now] { return now; }};
 }
 
-/// Weights, tokens and what our own kernel makes of them.
+/// Weights, tokens and their products in floats.
 struct worked_product {
   explicit worked_product(std::size_t rows)
       : packed{*sinq::pack(random_quantized({.rows = rows, .cols = 96, .group_size = 32}, 3))},
         x{gaussian(5, 96, 4, 1.0)}, y{5, rows} {
-    REQUIRE(sinq::matmul(*sinq::to_panels(packed), x.view(), y.view()).has_value());
+    const std::vector<float> weights = sinq::dequantize(packed);
+    for (std::size_t m = 0; m < 5; ++m)
+      for (std::size_t i = 0; i < rows; ++i)
+        for (std::size_t j = 0; j < 96; ++j) y(m, i) += x(m, j) * weights[i * 96 + j];
   }
 
   [[nodiscard]] sinq_bench::output_error error() const { return sinq_bench::expected_rows{packed, x.view()}(y.view()); }

@@ -123,6 +123,9 @@ TEST_CASE("the programs that time say what they cannot do") {
   const bench_run method = run_bench(SINQ_BENCH_QUANTIZE, "--methods absent");
   CHECK(method.status == 1);
   CHECK(method.text == "sinq_bench_quantize: error: no method is called absent\n");
+  const bench_run weights = run_bench(SINQ_BENCH_MATMUL, "--bits 3 --grid nf4 --peers");
+  CHECK(weights.status == 1);
+  CHECK(weights.text == "sinq_bench_matmul: error: no weights are left: NF4 has 4 bits\n");
   CHECK(run_bench(SINQ_BENCH_MATMUL, "--aux 17").status != 0);
   CHECK(run_bench(SINQ_BENCH_LIMITS, "--threads 0").status != 0);
 }
