@@ -96,13 +96,17 @@ sinq::result<void> run_limits(const common_flags& f) {
   return write_json(f.json, to_json(p, on));
 }
 
+action set_up(CLI::App& app) {
+  const auto f = std::make_shared<common_flags>();
+  add_common_flags(app, *f);
+  return [f] { return run_limits(*f); };
+}
+
 } // namespace
 
 } // namespace sinq_bench
 
 int main(int argc, char** argv) {
-  CLI::App app{"Measures how fast this machine reads memory and multiplies.", "sinq_bench_limits"};
-  sinq_bench::common_flags flags;
-  sinq_bench::add_common_flags(app, flags);
-  return sinq_bench::run_program(app, argc, argv, [&] { return sinq_bench::run_limits(flags); });
+  return sinq_bench::run_program("sinq_bench_limits", "Measures how fast this machine reads memory and multiplies.",
+                                 argc, argv, sinq_bench::set_up);
 }

@@ -66,6 +66,7 @@ report measure(const std::vector<product>& products, const common_flags& f, pool
   const huge_memory memory{f.bytes};
   std::memset(memory.span().data(), 1, memory.span().size());
   std::vector<subject> subjects;
+  subjects.reserve(products.size());
   for (const product& p : products) subjects.push_back(timed(p, weights));
   std::map<std::size_t, limit_places> places;
   for (const product& p : products)

@@ -34,18 +34,22 @@ void add_common_flags(CLI::App& app, common_flags& f) {
   app.add_option("--json", f.json, "Write everything to this file")->type_name("FILE");
 }
 
-int run_program(CLI::App& app, int argc, char** argv, const std::function<result<void>()>& run) {
+int run_program(const char* name, const char* summary, int argc, char** argv, action (*set_up)(CLI::App&)) {
   const auto fail = [&](std::string_view message) {
-    fmt::print(stderr, "{}: error: {}\n", app.get_name(), sinq_cli::one_line(message));
+    fmt::print(stderr, "{}: error: {}\n", name, sinq_cli::one_line(message));
     return 1;
   };
   try {
-    app.parse(argc, argv);
+    CLI::App app{summary, name};
+    const action act = set_up(app);
+    try {
+      app.parse(argc, argv);
+    } catch (const CLI::ParseError& failure) {
+      return app.exit(failure);
+    }
     result<void> done = sinq::check_isa();
-    if (done) done = run();
+    if (done) done = act();
     if (!done) return fail(done.error().message);
-  } catch (const CLI::ParseError& failure) {
-    return app.exit(failure);
   } catch (const std::exception& failure) {
     return fail(failure.what());
   }

@@ -32,8 +32,13 @@ struct common_flags {
 /// Adds --threads, --rounds, --turn-ms, --bytes and --json; threads are 1 and all there are.
 void add_common_flags(CLI::App& app, common_flags& f);
 
-/// Parses the command line, runs the program and gives its exit status; what fails is one line on stderr.
-[[nodiscard]] int run_program(CLI::App& app, int argc, char** argv, const std::function<sinq::result<void>()>& run);
+/// What a program does once its command line is parsed.
+using action = std::function<sinq::result<void>()>;
+
+/// Parses the command line, acts and gives the exit status; what fails is one line on stderr.
+/// @param set_up  adds the flags
+[[nodiscard]] int run_program(const char* name, const char* summary, int argc, char** argv,
+                              action (*set_up)(CLI::App&));
 
 /// Writes a document to a file that appears whole or not at all. An empty path: does nothing.
 [[nodiscard]] sinq::result<void> write_json(const std::string& path, const nlohmann::ordered_json& document);

@@ -208,13 +208,18 @@ void add_flags(CLI::App& app, flags& f) {
   add_common_flags(app, f.common);
 }
 
+action set_up(CLI::App& app) {
+  const auto f = std::make_shared<flags>();
+  add_flags(app, *f);
+  return [f] { return run_quantize(*f); };
+}
+
 } // namespace
 
 } // namespace sinq_bench
 
 int main(int argc, char** argv) {
-  CLI::App app{"Times quantizing, packing and restoring weights against reading them.", "sinq_bench_quantize"};
-  sinq_bench::flags flags;
-  sinq_bench::add_flags(app, flags);
-  return sinq_bench::run_program(app, argc, argv, [&] { return sinq_bench::run_quantize(flags); });
+  return sinq_bench::run_program("sinq_bench_quantize",
+                                 "Times quantizing, packing and restoring weights against reading them.", argc, argv,
+                                 sinq_bench::set_up);
 }
