@@ -23,9 +23,7 @@ from sinq.hf_io import patch_hf_pretrained_io' >/dev/null 2>&1
 
 # install: makes the environment; pip must reach an index.
 install() {
-  (need python3-venv) && python3 -m venv "$venv" || return 1
-  pip="$venv/bin/pip install --quiet --retries 1 --timeout 20"
-  $pip torch --index-url https://download.pytorch.org/whl/cpu || $pip torch || return 1
+  make_venv "$venv" || return 1
   $pip transformers safetensors accelerate datasets termcolor && $pip --no-deps sinq==0.2.0
 }
 

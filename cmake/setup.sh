@@ -42,6 +42,13 @@ need_to_build() {
   need g++ cmake ninja-build libeigen3-dev nlohmann-json3-dev libcli11-dev libfmt-dev catch2
 }
 
+# make_venv VENV: a Python environment with PyTorch, without CUDA if that index can be reached; $pip installs into it.
+make_venv() {
+  (need python3-venv) && python3 -m venv "$1" || return 1
+  pip="$1/bin/pip install --quiet --retries 1 --timeout 20"
+  $pip torch --index-url https://download.pytorch.org/whl/cpu || $pip torch
+}
+
 # build PRESET [BUILD OPTION...]: configures and builds with two jobs.
 build() {
   built=$1
