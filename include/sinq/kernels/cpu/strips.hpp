@@ -9,7 +9,7 @@ namespace sinq::detail {
 inline constexpr std::size_t steps_at_once = 16;
 
 /// Multiplies by Kernel::run<T, P>(p, token, begin, end), which adds steps [begin, end) to y of T tokens of P panels:
-/// two for strips of eight if Kernel::pairs, otherwise one.
+/// both, if Kernel::pairs, otherwise one after the other.
 template <class Kernel>
 void multiply_strips(const panel_product& p) {
   std::fill_n(p.y, panels_at_once * p.tokens * panel_rows, 0.0f);
@@ -17,7 +17,7 @@ void multiply_strips(const panel_product& p) {
   for (std::size_t begin = 0; begin < p.steps; begin += at_once) {
     const std::size_t end = std::min(p.steps, begin + at_once);
     for_each_strip(p.tokens, [&](auto size, std::size_t token) {
-      if constexpr (size() == 8 && Kernel::pairs)
+      if constexpr (Kernel::pairs)
         Kernel::template run<size(), 2>(p, token, begin, end);
       else
         for (std::size_t n = 0; n < panels_at_once; ++n) Kernel::template run<size(), 1>(p.panel(n), token, begin, end);
