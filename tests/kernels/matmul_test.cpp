@@ -151,6 +151,18 @@ TEST_CASE("bytes are what their definition says, and then multiplied exactly") {
   }
 }
 
+TEST_CASE("codes of up to 5 bits meet bytes if nothing else is said, wider ones floats") {
+  const matrix x = tokens(3, 128);
+  for (const int bits : sinq::supported_bits) {
+    INFO(bits << " bits");
+    const sinq::panel_matrix w = panels(random_quantized({.rows = 16, .cols = 128, .bits = bits}, 3));
+    const sinq::precision expected = bits <= 5 ? sinq::precision::int8 : sinq::precision::exact;
+    const sinq::precision other = bits <= 5 ? sinq::precision::exact : sinq::precision::int8;
+    CHECK(multiplied(w, x, {}).values == multiplied(w, x, {.precision = expected}).values);
+    CHECK(multiplied(w, x, {}).values != multiplied(w, x, {.precision = other}).values);
+  }
+}
+
 TEST_CASE("one wrong code, scale, zero point or t does not go unseen") {
   const sinq::matrix_format f{.rows = 20, .cols = 256, .has_col_scale = true, .col_scale_type = sinq::dtype::f32};
   const sinq::quantized_matrix q = random_quantized(f, 1);
@@ -187,7 +199,8 @@ TEST_CASE("matmul takes activations of 16 bits, and a bias") {
       back.values[n] = static_cast<float>(narrow[n]);
     }
     matrix y{x.rows, f.rows};
-    REQUIRE(sinq::matmul(w, sinq::matrix_view<const T>{narrow.data(), x.rows, x.cols}, y.view(), {.bias = bias}));
+    REQUIRE(sinq::matmul(w, sinq::matrix_view<const T>{narrow.data(), x.rows, x.cols}, y.view(),
+                         {.precision = sinq::precision::exact, .bias = bias}));
     products expected = multiply(q, back);
     for (std::size_t n = 0; n < expected.y.size(); ++n) expected.y[n] += double{bias[n % f.rows]};
     CHECK(close_to_products(y, expected, tolerance));

@@ -89,7 +89,7 @@ inline constexpr double bf16_tolerance = 0x1p-8 + 0x1p-18 + 1e-6;
 }
 
 [[nodiscard]] inline matrix multiplied(const sinq::panel_matrix& w, const matrix& x,
-                                       const sinq::matmul_options& options = {}) {
+                                       const sinq::matmul_options& options = {.precision = sinq::precision::exact}) {
   matrix y{x.rows, w.format.rows};
   const auto done = sinq::matmul(w, x.view(), y.view(), options);
   if (!done) FAIL(done.error().message);

@@ -27,7 +27,7 @@ inline const std::map<std::string, std::set<std::string>>& allowed_layers() {
       {"io", {"core", "math", "pack", "kernels", "io"}},
       {"model", {"core", "math", "quant", "pack", "kernels", "io", "model", "metrics.hpp"}},
       {"metrics.hpp", {"core", "math", "pack"}},
-      {"compile.hpp", {"quant"}},
+      {"compile.hpp", {"kernels", "quant"}},
       {"sinq.hpp", {"core", "math", "quant", "pack", "kernels", "io", "model", "metrics.hpp"}},
   };
   return allowed;

@@ -68,7 +68,7 @@ enum class activation_form : std::uint8_t {
   tiles, ///< of bf16
 };
 /// Tokens and columns of a tile.
-inline constexpr std::size_t tile_tokens = 16, tile_cols = 32;
+inline constexpr std::size_t bf16_tile_tokens = 16, bf16_tile_cols = 32;
 
 /// Some tokens as the kernels of one row tile want them: x' = (R x) t.
 struct activations {
@@ -186,7 +186,7 @@ private:
     a.tokens = tokens;
     a.stride = (f_.cols + block_cols - 1) / block_cols * block_cols;
     if (form_ == activation_form::tiles) {
-      const std::size_t rows = (tokens + tile_tokens - 1) / tile_tokens * tile_tokens;
+      const std::size_t rows = (tokens + bf16_tile_tokens - 1) / bf16_tile_tokens * bf16_tile_tokens;
       a.tiles = aligned_buffer<byte>{rows * a.stride * 2};
       return a;
     }
@@ -223,10 +223,10 @@ private:
         round_to_bytes(row.subspan(n * step_, step_), a.bytes.data() + at(n) * step_, a.unit[at(n)], a.sum[at(n)]);
       return;
     case activation_form::tiles:
-      for (std::size_t j = 0; j < a.stride; j += tile_cols) {
-        const std::size_t tile = m / tile_tokens * (a.stride / tile_cols) + j / tile_cols;
-        byte* const to = a.tiles.data() + (tile * tile_tokens + m % tile_tokens) * tile_cols * 2;
-        store_floats(row.subspan(j, tile_cols), dtype::bf16, to);
+      for (std::size_t j = 0; j < a.stride; j += bf16_tile_cols) {
+        const std::size_t tile = m / bf16_tile_tokens * (a.stride / bf16_tile_cols) + j / bf16_tile_cols;
+        byte* const to = a.tiles.data() + (tile * bf16_tile_tokens + m % bf16_tile_tokens) * bf16_tile_cols * 2;
+        store_floats(row.subspan(j, bf16_tile_cols), dtype::bf16, to);
       }
     }
   }

@@ -8,13 +8,14 @@ namespace sinq {
 
 /// What the activations are multiplied as.
 enum class precision : std::uint8_t {
-  exact, ///< floats
-  int8,  ///< bytes, with a scale for every 64 columns (32 where groups are no multiple of 64)
+  automatic, ///< int8 for codes of up to 5 bits, whose own error is several times as large, otherwise exact
+  exact,     ///< floats
+  int8,      ///< bytes, with a scale for every 64 columns (32 where groups are no multiple of 64)
 };
 
 /// How `matmul` works.
 struct matmul_options {
-  sinq::precision precision = precision::exact;
+  sinq::precision precision = precision::automatic;
   std::span<const float> bias{}; ///< [N], or nothing
   executor* threads = nullptr;   ///< nullptr: default_executor()
 };
@@ -75,7 +76,8 @@ public:
 
 private:
   [[nodiscard]] static kernel kernel_of(const matrix_format& f, std::size_t tokens, const matmul_options& o) {
-    const bool bytes = o.precision == precision::int8 && int8_step(f) != 0;
+    const bool wanted = o.precision == precision::automatic ? f.bits <= 5 : o.precision == precision::int8;
+    const bool bytes = wanted && int8_step(f) != 0;
     return bytes ? int8_kernel(f.bits, tokens) : exact_kernel(f.bits);
   }
 
@@ -97,7 +99,7 @@ private:
             .y = nullptr,
             .levels = f_.grid == grid::uniform ? nullptr : levels(f_, levels_).data(),
             .byte_levels = book_ ? book_->values.data() : nullptr,
-            .tokens = tiles ? (a.tokens + tile_tokens - 1) / tile_tokens * tile_tokens : a.tokens,
+            .tokens = tiles ? (a.tokens + bf16_tile_tokens - 1) / bf16_tile_tokens * bf16_tile_tokens : a.tokens,
             .panels = kernel_.panels,
             .steps = a.steps,
             .sum = a.sum.data(),
@@ -154,6 +156,25 @@ private:
   std::optional<byte_codebook> book_;
 };
 
+/// What matmul does. A template, so that it can be compiled in one place.
+template <class = void>
+[[nodiscard]] result<void> run_matmul(const panel_matrix& w, const weight_view& x, matrix_view<float> y,
+                                      const matmul_options& options) {
+  if (result<void> ok = check_isa(); !ok) return ok;
+  const matrix_format& f = w.format;
+  if (x.cols() != f.cols || y.rows() != x.rows() || y.cols() != f.rows)
+    return make_error(errc::invalid_argument, "matmul: x is ", x.rows(), " x ", x.cols(), " and y ", y.rows(), " x ",
+                      y.cols(), ", expected M x ", f.cols, " and M x ", f.rows);
+  if (!options.bias.empty() && options.bias.size() != f.rows)
+    return make_error(errc::invalid_argument, "matmul: bias has ", options.bias.size(), " entries, expected ", f.rows);
+  return panel_matmul{w, x, y, options}();
+}
+
+#ifdef SINQ_SEPARATE_COMPILATION
+extern template result<void> run_matmul<void>(const panel_matrix&, const weight_view&, matrix_view<float>,
+                                              const matmul_options&);
+#endif
+
 } // namespace detail
 
 /// Multiplies activations by a quantized weight.
@@ -165,17 +186,12 @@ private:
 /// Numerics: f32 sums. exact: |error| <= 1e-5 sum |terms|, terms being the products before z is taken off.
 /// int8: activations are rounded to 1/127 of the largest x' of their 64 or 32 columns (a codebook's levels to 1/127 of
 /// the largest one), half a step at most; groups that are no multiple of 32 columns, and codebooks of more than 4 bits,
-/// are multiplied exactly instead. The same for any number of threads.
+/// are multiplied exactly instead. On AMX, more than 16 tokens are multiplied in bf16: weights and x' are rounded by
+/// 2^-9 of their own size. The same for any number of threads.
+/// Compiling it takes a compiler half a minute; sinq/compile.hpp has it compiled once for a program of many units.
 [[nodiscard]] inline result<void> matmul(const panel_matrix& w, const weight_view& x, matrix_view<float> y,
                                          const matmul_options& options = {}) {
-  if (result<void> ok = check_isa(); !ok) return ok;
-  const matrix_format& f = w.format;
-  if (x.cols() != f.cols || y.rows() != x.rows() || y.cols() != f.rows)
-    return make_error(errc::invalid_argument, "matmul: x is ", x.rows(), " x ", x.cols(), " and y ", y.rows(), " x ",
-                      y.cols(), ", expected M x ", f.cols, " and M x ", f.rows);
-  if (!options.bias.empty() && options.bias.size() != f.rows)
-    return make_error(errc::invalid_argument, "matmul: bias has ", options.bias.size(), " entries, expected ", f.rows);
-  return detail::panel_matmul{w, x, y, options}();
+  return detail::run_matmul<>(w, x, y, options);
 }
 
 } // namespace sinq

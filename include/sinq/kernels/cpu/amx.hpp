@@ -55,7 +55,7 @@ struct weight_tiles_loop {
   SINQ_INLINE static void run(const panel_product& p, std::size_t begin, std::size_t end, byte* to) {
     static_assert(W == panel_rows);
     const level_reader<Bits, Codebook, W> level_of{p.levels};
-    for (std::size_t j = begin; j < end; j += tile_cols) {
+    for (std::size_t j = begin; j < end; j += bf16_tile_cols) {
       const std::size_t group = j / p.group_size * panel_rows;
       const byte* const block = p.codes + j / block_cols * block_bytes(Bits);
       vec<float, W> scale, zero;
@@ -98,16 +98,16 @@ template <class Tiles>
 SINQ_TARGET_AMX void multiply_tokens(const panel_product& p, const byte* w, std::size_t w_bytes, std::size_t begin,
                                      std::size_t end, bool stored) {
   Tiles::configure();
-  const std::size_t x_bytes = p.stride / tile_cols * tile_bytes;
-  for (std::size_t m = 0; m < p.tokens; m += 2 * tile_tokens)
+  const std::size_t x_bytes = p.stride / bf16_tile_cols * tile_bytes;
+  for (std::size_t m = 0; m < p.tokens; m += 2 * bf16_tile_tokens)
     for (std::size_t n = 0; n < p.panels; n += 2) {
-      const bool second_tokens = m + tile_tokens < p.tokens, second_panel = n + 1 < p.panels;
-      const byte* const x0 = p.tiles + m / tile_tokens * x_bytes + begin / tile_cols * tile_bytes;
+      const bool second_tokens = m + bf16_tile_tokens < p.tokens, second_panel = n + 1 < p.panels;
+      const byte* const x0 = p.tiles + m / bf16_tile_tokens * x_bytes + begin / bf16_tile_cols * tile_bytes;
       const byte* const x1 = second_tokens ? x0 + x_bytes : x0;
       const byte* const w0 = w + n * w_bytes;
       const byte* const w1 = second_panel ? w0 + w_bytes : w0;
       float* const y = p.y + (n * p.tokens + m) * panel_rows;
-      const std::size_t down = second_tokens ? tile_tokens * panel_rows : 0;
+      const std::size_t down = second_tokens ? bf16_tile_tokens * panel_rows : 0;
       const std::size_t across = second_panel ? p.tokens * panel_rows : 0;
       if (stored) {
         Tiles::template load<0>(y), Tiles::template load<1>(y + across);
@@ -115,7 +115,7 @@ SINQ_TARGET_AMX void multiply_tokens(const panel_product& p, const byte* w, std:
       } else {
         Tiles::template zero<0>(), Tiles::template zero<1>(), Tiles::template zero<2>(), Tiles::template zero<3>();
       }
-      for (std::size_t at = 0; at < (end - begin) / tile_cols * tile_bytes; at += tile_bytes) {
+      for (std::size_t at = 0; at < (end - begin) / bf16_tile_cols * tile_bytes; at += tile_bytes) {
         Tiles::template load<4>(x0 + at), Tiles::template load<6>(w0 + at);
         Tiles::template load<5>(x1 + at), Tiles::template load<7>(w1 + at);
         Tiles::template multiply<0, 4, 6>(), Tiles::template multiply<1, 4, 7>();
@@ -131,7 +131,7 @@ SINQ_TARGET_AMX void multiply_tokens(const panel_product& p, const byte* w, std:
 /// Multiplies any number of panels. Numerics: weights and x' in bf16, sums in f32; subnormal numbers count as 0.
 template <class Tiles, int Bits, bool Codebook>
 void multiply_tiles(const panel_product& p) {
-  const std::size_t w_bytes = std::min(p.stride, cols_at_once) / tile_cols * tile_bytes;
+  const std::size_t w_bytes = std::min(p.stride, cols_at_once) / bf16_tile_cols * tile_bytes;
   aligned_buffer<byte> w{p.panels * w_bytes, aligned_buffer<byte>::uninitialized};
   for (std::size_t begin = 0; begin < p.stride; begin += cols_at_once) {
     const std::size_t end = std::min(p.stride, begin + cols_at_once);
