@@ -11,8 +11,6 @@
 #include <cpuid.h>
 #include <cstring>
 #include <immintrin.h>
-#include <sys/syscall.h>
-#include <unistd.h>
 
 namespace sinq_bench {
 
@@ -102,17 +100,11 @@ __attribute__((target("amx-tile,amx-bf16"))) inline void tiles_bf16(std::size_t 
   _tile_release();
 }
 
-/// Bits of EDX of leaf 7.
-enum class amx_bit : unsigned { bf16 = 22, tile = 24, int8 = 25 };
-
-/// Whether the processor has tiles of that kind and the system lets this process use them.
-[[nodiscard]] inline bool has_tiles(amx_bit kind) {
+/// Whether tiles take products of bytes too.
+[[nodiscard]] inline bool has_int8_tiles() {
   unsigned eax = 0, ebx = 0, ecx = 0, edx = 0;
-  if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) == 0) return false;
-  const auto has = [edx](amx_bit bit) { return (edx >> static_cast<unsigned>(bit) & 1) != 0; };
-  constexpr long request_permission = 0x1023; // ARCH_REQ_XCOMP_PERM
-  constexpr long tile_data = 18;
-  return has(amx_bit::tile) && has(kind) && syscall(SYS_arch_prctl, request_permission, tile_data) == 0;
+  constexpr unsigned amx_int8 = 1u << 25;
+  return __get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) != 0 && (edx & amx_int8) != 0;
 }
 
 inline void add_peaks(std::vector<peak>& to) {
@@ -123,8 +115,9 @@ inline void add_peaks(std::vector<peak>& to) {
   if (avx2) to.push_back({"int8 maddubs, AVX2", arithmetic::int8, chains * 32, maddubs_avx2});
   if (avx512 && __builtin_cpu_supports("avx512vnni") != 0)
     to.push_back({"int8 dpbusd, AVX-512 VNNI", arithmetic::int8, chains * 64, dpbusd_avx512});
-  if (avx512 && has_tiles(amx_bit::int8)) to.push_back({"int8 AMX", arithmetic::int8, 4 * 16 * 16 * 64, tiles_int8});
-  if (avx512 && has_tiles(amx_bit::bf16)) to.push_back({"bf16 AMX", arithmetic::bf16, 4 * 16 * 16 * 32, tiles_bf16});
+  const bool amx = sinq::current_isa() == sinq::isa::amx;
+  if (amx && has_int8_tiles()) to.push_back({"int8 AMX", arithmetic::int8, 4 * 16 * 16 * 64, tiles_int8});
+  if (amx) to.push_back({"bf16 AMX", arithmetic::bf16, 4 * 16 * 16 * 32, tiles_bf16});
 }
 
 } // namespace sinq_bench
