@@ -7,6 +7,6 @@
 
 namespace sinq::detail {
 
-template result<quantized_matrix> run_method<void>(const weight_view&, const quantize_options&);
+template result<quantized_matrix> run_method<void>(const weight_view&, const quantize_options&, block_sink*);
 
 } // namespace sinq::detail

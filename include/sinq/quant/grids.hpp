@@ -43,6 +43,19 @@ struct uniform_grid {
   }
 };
 
+/// The reference's symmetric grid: codes around a middle, of positions around 0. Adding 1.5 * 2^23 leaves the nearest
+/// integer, half to even, in the low mantissa bits, for negative values too.
+struct centred_grid {
+  std::int32_t middle;
+
+  template <class Vector, class Codes>
+  SINQ_INLINE void find_codes(const Vector& position, Codes& code) const {
+    const Vector shifted = position + 0x1.8p23f;
+    __builtin_memcpy(&code, &shifted, sizeof code);
+    code = (code + middle) & 0xff;
+  }
+};
+
 /// The largest float that still belongs to the lower of two neighbouring levels: their middle, rounded down.
 [[nodiscard]] inline float border_between(float lower, float upper) {
   const double middle = (static_cast<double>(lower) + static_cast<double>(upper)) / 2;
@@ -78,12 +91,45 @@ struct codebook_grid {
   template <class Vector, class Codes>
   SINQ_INLINE void find_codes(const Vector& position, Codes& code) const {
     code = Codes{};
-    for (std::size_t n = 0; n + 1 < count; ++n) code -= position > border[n];
+    if (count > 64) { // steps of one position are fewer than comparisons of many
+      for (std::size_t k = 0; k < sizeof code / sizeof code[0]; ++k) code[k] = this->code(position[k]);
+      return;
+    }
+    switch (count) {
+    case 4: return search<4, 2>(position, code);
+    case 8: return search<8, 4>(position, code);
+    case 16: return search<16, 8>(position, code);
+    default:
+      for (std::size_t n = 0; n + 1 < count; ++n) code -= position > border[n];
+    }
   }
 
   std::size_t count;
   std::array<float, 256> level{};
   std::array<float, 256> border{};
+
+private:
+  /// The binary search of `code` for many: each step takes the border in the middle of what the steps before have left.
+  template <std::size_t Count, std::size_t Step, class Vector, class Codes>
+  SINQ_INLINE void search(const Vector& position, Codes& code) const {
+    if constexpr (Step > 0) {
+      Vector middle;
+      find_border<Step, Count>(0, code, middle);
+      code |= (position > middle) & static_cast<std::int32_t>(Step);
+      search<Count, Step / 2>(position, code);
+    }
+  }
+  template <std::size_t Step, std::size_t Left, class Vector, class Codes>
+  SINQ_INLINE void find_border(std::size_t first, const Codes& code, Vector& middle) const {
+    if constexpr (Left == 2 * Step) {
+      middle = Vector{} + border[first + Step - 1];
+    } else {
+      Vector upper;
+      find_border<Step, Left / 2>(first, code, middle);
+      find_border<Step, Left / 2>(first + Left / 2, code, upper);
+      middle = (code & static_cast<std::int32_t>(Left / 2)) != 0 ? upper : middle;
+    }
+  }
 };
 
 } // namespace sinq::detail
