@@ -27,17 +27,25 @@ private:
   SINQ_INLINE static float find(const float* w, std::size_t count) {
     constexpr std::size_t pieces = reduction_lanes / W;
     vec<double, W> sum[pieces]{};
-    vec<float, W> x;
     std::size_t k = 0;
-    for (; k + reduction_lanes <= count; k += reduction_lanes)
-      for (std::size_t p = 0; p < pieces; ++p) {
-        load(w + k + p * W, x);
-        sum[p] += __builtin_convertvector(x, vec<double, W>);
-      }
-    lane_sums lanes;
-    for (std::size_t p = 0; p < pieces; ++p) store(sum[p], lanes.data() + p * W);
-    for (std::size_t lane = 0; k + lane < count; ++lane) lanes[lane] += static_cast<double>(w[k + lane]);
-    return static_cast<float>(add_lanes(lanes) / static_cast<double>(count));
+    for (; k + reduction_lanes <= count; k += reduction_lanes) add<W>(w + k, sum);
+    if (k < count) {
+      float rest[reduction_lanes]{}; // zeros change no sum
+      std::copy_n(w + k, count - k, rest);
+      add<W>(rest, sum);
+    }
+    for (std::size_t half = pieces / 2; half > 0; half /= 2)
+      for (std::size_t p = 0; p < half; ++p) sum[p] += sum[p + half];
+    sum_of_lanes<W>(sum[0]);
+    return static_cast<float>(sum[0][0] / static_cast<double>(count));
+  }
+  template <std::size_t W, std::size_t Pieces>
+  SINQ_INLINE static void add(const float* w, vec<double, W> (&sum)[Pieces]) {
+    vec<float, W> x;
+    for (std::size_t p = 0; p < Pieces; ++p) {
+      load(w + p * W, x);
+      sum[p] += __builtin_convertvector(x, vec<double, W>);
+    }
   }
 };
 
@@ -180,8 +188,9 @@ public:
 
   /// Quantizes some rows, of any number of groups.
   /// @pre w is finite and not empty
-  void block(matrix_view<const float> w, const detail::rows_result& to) const {
-    const detail::grouped_rows rows{w, options_.group_size};
+  /// @param ahead  elements from w to the weights that come next, 0 if they are not in memory
+  void block(matrix_view<const float> w, const detail::rows_result& to, std::size_t ahead = 0) const {
+    const detail::grouped_rows rows{w, options_.group_size, ahead};
     const std::span<float> zero{to.zero, rows.all_groups()};
     detail::run_wide<detail::group_range_loop>(rows, to.scale, to.zero);
     const bool shifted = options_.shift == codebook_shift::mean;
@@ -195,10 +204,20 @@ public:
       round_zeros(zero);
     else
       std::fill(zero.begin(), zero.end(), 0.0f);
-    detail::run_wide<detail::nearest_loop<detail::codebook_grid>>(rows, grid_, at_zero_, to);
+    switch (grid_.count) {
+    case 4: return assign(rows, detail::few_levels_grid<4>{grid_}, to);
+    case 8: return assign(rows, detail::few_levels_grid<8>{grid_}, to);
+    case 16: return assign(rows, detail::few_levels_grid<16>{grid_}, to);
+    default: return assign(rows, grid_, to);
+    }
   }
 
 private:
+  template <class Grid>
+  void assign(const detail::grouped_rows& rows, const Grid& grid, const detail::rows_result& to) const {
+    detail::run_wide<detail::nearest_loop<Grid>>(rows, grid, at_zero_, to);
+  }
+
   /// Zero points as they will be stored.
   void round_zeros(std::span<float> zero) const {
     std::vector<byte> stored(zero.size() * size_bytes(storage(options_.aux)));

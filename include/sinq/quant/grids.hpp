@@ -95,39 +95,44 @@ struct codebook_grid {
       for (std::size_t k = 0; k < sizeof code / sizeof code[0]; ++k) code[k] = this->code(position[k]);
       return;
     }
-    switch (count) {
-    case 4: return search<4, 2>(position, code);
-    case 8: return search<8, 4>(position, code);
-    case 16: return search<16, 8>(position, code);
-    default:
-      for (std::size_t n = 0; n + 1 < count; ++n) code -= position > border[n];
-    }
+    for (std::size_t n = 0; n + 1 < count; ++n) code -= position > border[n];
   }
 
   std::size_t count;
   std::array<float, 256> level{};
   std::array<float, 256> border{};
+};
+
+/// A codebook_grid of few levels, whose borders fit in registers.
+template <std::size_t Count>
+struct few_levels_grid {
+  explicit few_levels_grid(const codebook_grid& grid) {
+    SINQ_ASSERT(grid.count == Count);
+    std::copy_n(grid.border.begin(), border.size(), border.begin());
+  }
+
+  /// The binary search of codebook_grid::code for one or many.
+  template <class Vector, class Codes>
+  SINQ_INLINE void find_codes(const Vector& position, Codes& code) const {
+    Vector borders[Count - 1];
+    for (std::size_t n = 0; n + 1 < Count; ++n) borders[n] = Vector{} + border[n];
+    code = Codes{};
+    search<Count>(position, borders, code);
+  }
+
+  std::array<float, Count - 1> border;
 
 private:
-  /// The binary search of `code` for many: each step takes the border in the middle of what the steps before have left.
-  template <std::size_t Count, std::size_t Step, class Vector, class Codes>
-  SINQ_INLINE void search(const Vector& position, Codes& code) const {
-    if constexpr (Step > 0) {
-      Vector middle;
-      find_border<Step, Count>(0, code, middle);
-      code |= (position > middle) & static_cast<std::int32_t>(Step);
-      search<Count, Step / 2>(position, code);
-    }
-  }
-  template <std::size_t Step, std::size_t Left, class Vector, class Codes>
-  SINQ_INLINE void find_border(std::size_t first, const Codes& code, Vector& middle) const {
-    if constexpr (Left == 2 * Step) {
-      middle = Vector{} + border[first + Step - 1];
-    } else {
-      Vector upper;
-      find_border<Step, Left / 2>(first, code, middle);
-      find_border<Step, Left / 2>(first + Left / 2, code, upper);
-      middle = (code & static_cast<std::int32_t>(Left / 2)) != 0 ? upper : middle;
+  /// Each step keeps the borders of one half.
+  template <std::size_t Left, class Vector, class Codes>
+  SINQ_INLINE static void search(const Vector& position, const Vector* borders, Codes& code) {
+    constexpr std::size_t half = Left / 2;
+    const Codes upper = position > borders[half - 1];
+    code |= upper & static_cast<std::int32_t>(half);
+    if constexpr (half > 1) {
+      Vector kept[half - 1];
+      for (std::size_t n = 0; n + 1 < half; ++n) kept[n] = upper ? borders[half + n] : borders[n];
+      search<half>(position, kept, code);
     }
   }
 };

@@ -13,6 +13,7 @@ namespace sinq::detail {
 struct grouped_rows {
   matrix_view<const float> w; ///< [rows x K]
   std::size_t group_size;
+  std::size_t ahead = 0; ///< so many elements further on are the weights that come next, to be fetched meanwhile
 
   [[nodiscard]] std::size_t groups() const { return (w.cols() + group_size - 1) / group_size; } ///< G, of a row
   [[nodiscard]] std::size_t all_groups() const { return w.rows() * groups(); }
@@ -56,17 +57,20 @@ struct nearest_loop {
         if (*scale == 0)
           std::fill_n(codes, count, at_zero);
         else
-          assign<W>(grid, w, count, *scale, *zero, codes);
+          assign<W>(grid, w, count, rows.ahead, *scale, *zero, codes);
         codes += count;
       }
   }
 
 private:
   template <std::size_t W>
-  SINQ_INLINE static void assign(const Grid& grid, const float* w, std::size_t count, float scale, float zero,
-                                 std::uint8_t* codes) {
+  SINQ_INLINE static void assign(const Grid& grid, const float* w, std::size_t count, std::size_t ahead, float scale,
+                                 float zero, std::uint8_t* codes) {
     std::size_t k = 0;
-    for (; k + W <= count; k += W) write<W>(w + k, scale, zero, grid, codes + k);
+    for (; k + W <= count; k += W) {
+      __builtin_prefetch(w + k + ahead);
+      write<W>(w + k, scale, zero, grid, codes + k);
+    }
     for (; k < count; ++k) write<1>(w + k, scale, zero, grid, codes + k);
   }
   template <std::size_t W>

@@ -149,8 +149,9 @@ public:
 
   /// Quantizes some rows, of any number of groups.
   /// @pre w is finite and not empty
-  void block(matrix_view<const float> w, const detail::rows_result& to) const {
-    const detail::grouped_rows rows{w, options_.group_size};
+  /// @param ahead  elements from w to the weights that come next, 0 if they are not in memory
+  void block(matrix_view<const float> w, const detail::rows_result& to, std::size_t ahead = 0) const {
+    const detail::grouped_rows rows{w, options_.group_size, ahead};
     const std::size_t groups = rows.all_groups();
     detail::run_wide<detail::group_range_loop>(rows, to.scale, to.zero);
     if (options_.noz) return assign_noz(rows, to);

@@ -137,8 +137,10 @@ public:
     for (std::size_t i = begin; i < end; i += rows_) {
       const std::size_t count = std::min(rows_, end - i);
       matrix_view<const float> some;
+      std::size_t ahead = 0;
       if (floats_ && std::is_null_pointer_v<Prepare>) {
         some = floats_->block(i, 0, count, w_.cols());
+        if (i + count < w_.rows()) ahead = count * some.stride();
       } else {
         loaded_.resize(rows_ * w_.cols());
         const matrix_view<float> to{loaded_.data(), count, w_.cols()};
@@ -150,7 +152,7 @@ public:
       if constexpr (!std::is_null_pointer_v<Prepare>)
         for (std::size_t r = 0; r < count; ++r)
           if (result<void> ok = prepare(i + r, std::span{loaded_}.subspan(r * w_.cols(), w_.cols())); !ok) return ok;
-      q_.block(some, {codes_.data(), scale_.data(), zero_.data()});
+      q_.block(some, {codes_.data(), scale_.data(), zero_.data()}, ahead);
       to_.put_codes(i, 0, {codes_.data(), count, w_.cols()});
       to_.put_groups(i, 0, {scale_.data(), count, groups_}, {zero_.data(), count, groups_});
     }
