@@ -38,8 +38,9 @@ namespace detail {
 
 } // namespace detail
 
-/// An owned array of trivial elements that starts on a 64-byte boundary or a huge page; zeroed unless `uninitialized` is asked for.
-/// Move-only, empty once moved from; memory comes from the aligned operator new, so bad_alloc is its only failure.
+/// An owned array of trivial elements that starts on a 64-byte boundary or a huge page; zeroed unless `uninitialized`
+/// is asked for. Move-only, empty once moved from; memory comes from the aligned operator new, so bad_alloc is its only
+/// failure.
 template <class T>
 class aligned_buffer {
   static_assert(std::is_trivially_copyable_v<T>);

@@ -103,8 +103,9 @@ struct to_float16_loop {
       load(reinterpret_cast<const float*>(&sum), small);
       vec<std::uint32_t, W> half = (size + 0xfffu + (size >> 13 & 1u) - (112u << 23)) >> 13;
       half = size < normal ? small - step : half;
-      half = size >= overflow ? (size > infinity ? vec<std::uint32_t, W>{} + 0x7e00u : vec<std::uint32_t, W>{} + 0x7c00u)
-                              : half;
+      half = size >= overflow
+                 ? (size > infinity ? vec<std::uint32_t, W>{} + 0x7e00u : vec<std::uint32_t, W>{} + 0x7c00u)
+                 : half;
       store(__builtin_convertvector(half | (bits >> 16 & 0x8000u), vec<std::uint16_t, W>), to + 2 * i);
     }
     if (i < n) store_elements<float16>({from + i, n - i}, to + 2 * i);

@@ -41,7 +41,8 @@ public:
 private:
   template <class T>
   static void copy(matrix_view<const T> from, T* to, std::size_t stride) {
-    for (std::size_t i = 0; i < from.rows(); ++i) std::copy_n(from.data() + i * from.stride(), from.cols(), to + i * stride);
+    for (std::size_t i = 0; i < from.rows(); ++i)
+      std::copy_n(from.data() + i * from.stride(), from.cols(), to + i * stride);
   }
 
   quantized_matrix& to_;
@@ -56,12 +57,14 @@ struct tile_result {
   float* scale;         ///< of the first row, `stride` from row to row
   float* zero;          ///< the same
   std::size_t stride;
-  float* t;             ///< [cols]; null where there is none
+  float* t; ///< [cols]; null where there is none
 };
 
 /// A quantizer of whole tiles that needs no quantized_matrix of them.
 template <class Q>
-concept tile_quantizer = requires(const Q& q, matrix_view<const float> w, const tile_result& to) { q.tile(w, to); };
+concept tile_quantizer = requires(const Q& q, matrix_view<const float> w, const tile_result& to) {
+  q.tile(w, to);
+};
 
 } // namespace detail
 

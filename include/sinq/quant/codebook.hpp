@@ -204,6 +204,17 @@ public:
       round_zeros(zero);
     else
       std::fill(zero.begin(), zero.end(), 0.0f);
+    assign(rows, to);
+  }
+
+  /// Writes the code of the nearest level for each weight, under a given scale > 0 and zero point.
+  void assign(std::span<const float> w, group_params fit, std::span<std::uint8_t> codes) const {
+    SINQ_ASSERT(!w.empty() && codes.size() == w.size());
+    assign({{w.data(), 1, w.size()}, w.size()}, {codes.data(), &fit.scale, &fit.zero});
+  }
+
+private:
+  void assign(const detail::grouped_rows& rows, const detail::rows_result& to) const {
     switch (grid_.count) {
     case 4: return assign(rows, detail::few_levels_grid<4>{grid_}, to);
     case 8: return assign(rows, detail::few_levels_grid<8>{grid_}, to);
@@ -211,8 +222,6 @@ public:
     default: return assign(rows, grid_, to);
     }
   }
-
-private:
   template <class Grid>
   void assign(const detail::grouped_rows& rows, const Grid& grid, const detail::rows_result& to) const {
     detail::run_wide<detail::nearest_loop<Grid>>(rows, grid, at_zero_, to);

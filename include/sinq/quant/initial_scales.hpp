@@ -29,8 +29,7 @@ struct normalized_range_loop {
       least_of_lanes<W>(low);
       most_of_lanes<W>(high);
       value_range found{low[0], high[0]};
-      for (; j < w.cols(); ++j)
-        found = {std::min(found.low, row[j] / col[j]), std::max(found.high, row[j] / col[j])};
+      for (; j < w.cols(); ++j) found = {std::min(found.low, row[j] / col[j]), std::max(found.high, row[j] / col[j])};
       lows[i] = found.low / row_scale[i];
       highs[i] = found.high / row_scale[i];
     }

@@ -12,7 +12,7 @@
 namespace sinq::detail {
 
 using quantize_function = result<quantized_matrix>(const weight_view&, const quantize_options&, const matrix_format&,
-                                                 block_sink*);
+                                                   block_sink*);
 
 /// A quantizer on tiles, inside the Sinkhorn normalisation or without.
 template <bool Balanced, quantizer Q>
@@ -38,7 +38,8 @@ template <bool Balanced>
 
 [[nodiscard]] inline result<quantized_matrix> quantize_sinq_noz(const weight_view& w, const quantize_options& o,
                                                                 const matrix_format& format, block_sink* sink) {
-  return run_tiles<true>(w, o, format, sinq::rtn{o.bits, {.group_size = o.group_size, .aux = o.aux, .noz = true}}, sink);
+  return run_tiles<true>(w, o, format, sinq::rtn{o.bits, {.group_size = o.group_size, .aux = o.aux, .noz = true}},
+                         sink);
 }
 
 [[nodiscard]] inline result<quantized_matrix> quantize_hadamard_rtn(const weight_view& w, const quantize_options& o,

@@ -25,9 +25,9 @@ concept quantizer = requires(const Q& q, matrix_view<const float> w) {
 /// A quantizer of rows that do not depend on each other, for `quantize_tiles` to run on rows of any number of groups:
 ///   q.block(w, to)  writes codes, scales and zero points of some rows
 template <class Q>
-concept block_quantizer =
-    quantizer<Q> && Q::row_independent && requires(const Q& q, matrix_view<const float> w, const detail::rows_result& to) {
-      q.block(w, to);
-    };
+concept block_quantizer = quantizer<Q> && Q::row_independent &&
+    requires(const Q& q, matrix_view<const float> w, const detail::rows_result& to) {
+  q.block(w, to);
+};
 
 } // namespace sinq

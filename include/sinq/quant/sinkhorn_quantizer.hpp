@@ -47,9 +47,7 @@ public:
 
   /// The same for one tile that is no wider than a group, 32 rows at a time: its balanced weights stay in the cache.
   /// @pre w is finite and not empty, and the options of the normaliser are valid
-  void tile(matrix_view<const float> w, const detail::tile_result& to) const
-    requires block_quantizer<Inner>
-  {
+  void tile(matrix_view<const float> w, const detail::tile_result& to) const requires block_quantizer<Inner> {
     constexpr std::size_t rows_at_once = 32;
     std::vector<float> row_scale(w.rows()), balanced(rows_at_once * w.cols());
     std::vector<std::uint8_t> codes(balanced.size());
