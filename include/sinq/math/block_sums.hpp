@@ -28,39 +28,9 @@ template <class Sum>
 inline constexpr std::size_t sum_rows = 32;
 inline constexpr std::size_t sum_cols = 64;
 
-/// Variances from n sums and sums of squares, in place of the sums, or -1 where they may be wrong: where cancellation,
-/// overflow or underflow spoils them.
-struct variance_loop {
-  double terms;              ///< of each sum, > 1
-  double cancellation_limit; ///< of the ratio of variance to mean square
-  double least;              ///< of the variance times their number
-
-  template <std::size_t W>
-  SINQ_INLINE static void run(const variance_loop& with, double* sums, const double* squares, std::size_t n) {
-    constexpr std::size_t width = W < 2 ? 1 : W / 2;
-    const double per_term = 1 / with.terms, per_rest = 1 / (with.terms - 1);
-    std::size_t k = 0;
-    for (; k + width <= n; k += width) find<width>(with, per_term, per_rest, sums + k, squares + k);
-    for (; k < n; ++k) find<1>(with, per_term, per_rest, sums + k, squares + k);
-  }
-
-private:
-  template <std::size_t W>
-  SINQ_INLINE static void find(const variance_loop& with, double per_term, double per_rest, double* sums,
-                               const double* squares) {
-    vec<double, W> sum, square;
-    load(sums, sum);
-    load(squares, square);
-    const vec<double, W> spread = square - (sum * sum) * per_term;
-    vec<double, W> floor = vec<double, W>{} + with.least;
-    floor = square * with.cancellation_limit > floor ? square * with.cancellation_limit : floor;
-    store(spread > floor ? spread * per_rest : vec<double, W>{} - 1.0, sums);
-  }
-};
-
-/// Variances of the rows, as variance_loop finds them, and sums over the columns of A[i][j] =
-/// m[i][j] * col_factor[j] * row_factor[i], which is in Real, and of its squares: sums in Sum over the 64 columns (in
-/// 16 lanes, then as a tree) and the 32 rows (one after another) of a block, in f64 over blocks.
+/// Sums over the rows and columns of A[i][j] = m[i][j] * col_factor[j] * row_factor[i], which is in Real, and of its
+/// squares: in Sum over the 64 columns (in 16 lanes, then as a tree) and the 32 rows (one after another) of a block, in
+/// f64 over blocks.
 ///
 ///            64 columns        64          < 64: 16 at a time, the last ones with zeros
 ///         +-----------------+-----------------+-----+
@@ -69,28 +39,26 @@ private:
 ///         +-----------------+-----------------+-----+
 template <class Real, class Sum>
 struct sum_loop {
-  /// What is found.
+  /// Where sums are added; the rows' have room for a multiple of 32.
   struct sums {
-    double* row;        ///< [N], variances
-    double* col;        ///< [K], to add to
-    double* col_square; ///< [K], the same
+    double* row;        ///< [N]
+    double* row_square; ///< [N]
+    double* col;        ///< [K]
+    double* col_square; ///< [K]
   };
 
   template <std::size_t W>
   SINQ_INLINE static void run(const matrix_view<const Real>& m, const Real* col_factor, const Real* row_factor,
-                              const variance_loop& of_row, const sums& to) {
+                              const sums& to) {
     constexpr std::size_t width = sizeof(Sum) == sizeof(float) || W == 1 ? W : W / 2;
     row_lanes lanes{};
     for (std::size_t i = 0; i < m.rows(); i += sum_rows) {
       block b{m.data() + i * m.stride(), m.stride(), std::min(sum_rows, m.rows() - i), col_factor, row_factor + i};
-      row_sums rows{};
-      block_sums part{rows.sum, rows.square, to.col, to.col_square};
+      sums part{to.row + i, to.row_square + i, to.col, to.col_square};
       std::size_t j = 0;
       for (; j + sum_cols <= m.cols(); j += sum_cols) add_block<width, sum_cols>(b, part, lanes);
       for (; j + reduction_lanes <= m.cols(); j += reduction_lanes) add_block<width, reduction_lanes>(b, part, lanes);
       if (j < m.cols()) add_rest<width>(b, part, lanes, m.cols() - j);
-      variance_loop::run<W>(of_row, rows.sum, rows.square, b.rows);
-      std::copy_n(rows.sum, b.rows, to.row + i);
     }
   }
 
@@ -102,18 +70,6 @@ private:
     const Real* col_factor;
     const Real* row_factor;
   };
-  /// Sums of the rows of a block.
-  struct row_sums {
-    double sum[sum_rows];
-    double square[sum_rows];
-  };
-  /// Where a block adds.
-  struct block_sums {
-    double* row;
-    double* row_square;
-    double* col;
-    double* col_square;
-  };
   /// Lanes of the rows' sums.
   struct row_lanes {
     Sum sum[sum_rows][reduction_lanes];
@@ -122,7 +78,7 @@ private:
 
   /// Adds the sums of a block of so many columns, and moves on to the next.
   template <std::size_t W, std::size_t Cols>
-  SINQ_INLINE static void add_block(block& b, block_sums& to, row_lanes& lanes) {
+  SINQ_INLINE static void add_block(block& b, sums& to, row_lanes& lanes) {
     constexpr std::size_t strip = std::min(Cols, std::max(reduction_lanes, 4 * W)); // what registers hold
     add_strip<W, strip, true>(b, to, lanes);
     for (std::size_t j = strip; j < Cols; j += strip) add_strip<W, strip, false>(b, to, lanes);
@@ -134,13 +90,13 @@ private:
 
   /// Fewer than 16 columns are summed like 16 of which the last are zero.
   template <std::size_t W>
-  SINQ_INLINE static void add_rest(const block& b, const block_sums& to, row_lanes& lanes, std::size_t cols) {
+  SINQ_INLINE static void add_rest(const block& b, const sums& to, row_lanes& lanes, std::size_t cols) {
     Real values[sum_rows][reduction_lanes]{}, factor[reduction_lanes]{};
     double col[reduction_lanes]{}, col_square[reduction_lanes]{};
     std::copy_n(b.col_factor, cols, factor);
     for (std::size_t r = 0; r < b.rows; ++r) std::copy_n(b.values + r * b.stride, cols, values[r]);
     block padded{values[0], reduction_lanes, b.rows, factor, b.row_factor};
-    block_sums part{to.row, to.row_square, col, col_square};
+    sums part{to.row, to.row_square, col, col_square};
     add_block<W, reduction_lanes>(padded, part, lanes);
     for (std::size_t j = 0; j < cols; ++j) {
       to.col[j] += col[j];
@@ -149,7 +105,7 @@ private:
   }
 
   template <std::size_t W, std::size_t Cols, bool First>
-  SINQ_INLINE static void add_strip(block& b, block_sums& to, row_lanes& lanes) {
+  SINQ_INLINE static void add_strip(block& b, sums& to, row_lanes& lanes) {
     constexpr std::size_t pieces = Cols / W, row_pieces = reduction_lanes / W;
     vec<Real, W> factor[pieces], x;
     vec<Sum, W> col[pieces]{}, col_square[pieces]{}, row[row_pieces]{}, row_square[row_pieces]{};
@@ -224,6 +180,36 @@ private:
       load(to + k, sum);
       store(sum + __builtin_convertvector(some, vec<double, half>), to + k);
     }
+  }
+};
+
+/// Variances from n sums and sums of squares, in place of the sums, or -1 where they may be wrong: where cancellation,
+/// overflow or underflow spoils them.
+struct variance_loop {
+  double terms;              ///< of each sum, > 1
+  double cancellation_limit; ///< of the ratio of variance to mean square
+  double least;              ///< of the variance times their number
+
+  template <std::size_t W>
+  SINQ_INLINE static void run(const variance_loop& with, double* sums, const double* squares, std::size_t n) {
+    constexpr std::size_t width = W < 2 ? 1 : W / 2;
+    const double per_term = 1 / with.terms, per_rest = 1 / (with.terms - 1);
+    std::size_t k = 0;
+    for (; k + width <= n; k += width) find<width>(with, per_term, per_rest, sums + k, squares + k);
+    for (; k < n; ++k) find<1>(with, per_term, per_rest, sums + k, squares + k);
+  }
+
+private:
+  template <std::size_t W>
+  SINQ_INLINE static void find(const variance_loop& with, double per_term, double per_rest, double* sums,
+                               const double* squares) {
+    vec<double, W> sum, square;
+    load(sums, sum);
+    load(squares, square);
+    const vec<double, W> spread = square - (sum * sum) * per_term;
+    vec<double, W> floor = vec<double, W>{} + with.least;
+    floor = square * with.cancellation_limit > floor ? square * with.cancellation_limit : floor;
+    store(spread > floor ? spread * per_rest : vec<double, W>{} - 1.0, sums);
   }
 };
 

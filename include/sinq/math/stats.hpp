@@ -14,6 +14,9 @@ namespace sinq {
 
 /// Scratch of the statistics: kept between calls, it spares their allocations.
 struct stats_workspace {
+  std::vector<double> row_sum;
+  std::vector<double> row_square;
+  std::vector<double> col_sum;
   std::vector<double> col_square;
 };
 
@@ -37,21 +40,18 @@ template <class Get>
   return std::sqrt(square / static_cast<double>(n - 1));
 }
 
-/// How variances of lines of n elements are found from their sums in Sum.
-template <class Sum>
-[[nodiscard]] variance_loop variances_of(std::size_t n) {
+/// Standard deviations of lines (rows or columns) of n elements from their sums, which are used up;
+/// get(line, k) is element k.
+template <class Sum, class Get>
+void stddev_of_lines(std::size_t n, std::span<double> sums, std::span<const double> squares, std::span<double> to,
+                     Get&& get) {
+  if (n <= 1) return std::fill(to.begin(), to.end(), 0.0);
   const double terms = static_cast<double>(n);
-  return {terms, cancellation_limit<Sum>, terms * std::numeric_limits<Sum>::min()};
-}
-
-/// Standard deviations of lines (rows or columns) of n elements in place of their variances, those that variance_loop
-/// could not find from the elements: get(line, k) is element k.
-template <class Get>
-void stddev_of_lines(std::size_t n, std::span<double> variances, Get&& get) {
-  if (n <= 1) return std::fill(variances.begin(), variances.end(), 0.0);
-  for (std::size_t line = 0; line < variances.size(); ++line)
-    variances[line] = variances[line] >= 0 ? std::sqrt(variances[line])
-                                           : stddev_two_pass(n, [&](std::size_t k) -> double { return get(line, k); });
+  run_wide<variance_loop>(variance_loop{terms, cancellation_limit<Sum>, terms * std::numeric_limits<Sum>::min()},
+                          sums.data(), squares.data(), to.size());
+  for (std::size_t line = 0; line < to.size(); ++line)
+    to[line] = sums[line] >= 0 ? std::sqrt(sums[line])
+                               : stddev_two_pass(n, [&](std::size_t k) -> double { return get(line, k); });
 }
 
 } // namespace detail
@@ -71,18 +71,20 @@ void scaled_stddev(matrix_view<const Real> m, std::span<const Real> col_factor, 
   const std::size_t cols = m.cols();
   SINQ_ASSERT(col_factor.size() == cols && row_factor.size() == rows && row_std.size() == rows &&
               col_std.size() == cols);
-  std::fill(col_std.begin(), col_std.end(), 0.0);
+  const std::size_t whole_blocks = (rows + detail::sum_rows - 1) / detail::sum_rows * detail::sum_rows;
+  workspace.row_sum.assign(whole_blocks, 0.0);
+  workspace.row_square.assign(whole_blocks, 0.0);
+  workspace.col_sum.assign(cols, 0.0);
   workspace.col_square.assign(cols, 0.0);
-  const typename detail::sum_loop<Real, Sum>::sums to{row_std.data(), col_std.data(), workspace.col_square.data()};
-  detail::run_wide<detail::sum_loop<Real, Sum>>(m, col_factor.data(), row_factor.data(),
-                                                detail::variances_of<Sum>(cols), to);
-  detail::run_wide<detail::variance_loop>(detail::variances_of<Sum>(rows), col_std.data(), workspace.col_square.data(),
-                                          cols);
+  const typename detail::sum_loop<Real, Sum>::sums to{workspace.row_sum.data(), workspace.row_square.data(),
+                                                      workspace.col_sum.data(), workspace.col_square.data()};
+  detail::run_wide<detail::sum_loop<Real, Sum>>(m, col_factor.data(), row_factor.data(), to);
   const auto entry = [&](std::size_t i, std::size_t j) -> double {
     return (m.data()[i * m.stride() + j] * col_factor[j]) * row_factor[i];
   };
-  detail::stddev_of_lines(cols, row_std, entry);
-  detail::stddev_of_lines(rows, col_std, [&](std::size_t j, std::size_t i) { return entry(i, j); });
+  detail::stddev_of_lines<Sum>(cols, workspace.row_sum, workspace.row_square, row_std, entry);
+  detail::stddev_of_lines<Sum>(rows, workspace.col_sum, workspace.col_square, col_std,
+                               [&](std::size_t j, std::size_t i) { return entry(i, j); });
 }
 
 /// Standard deviations of the rows [N] and columns [K] of a matrix.
