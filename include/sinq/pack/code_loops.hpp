@@ -58,9 +58,9 @@ private:
       load(codes + j, words);
       code_words<Bits>::join(words);
       if (bytes >= N * Bits + 8)
-        write<8>(words, to);
+        write<true>(words, to);
       else
-        write<Bits>(words, to);
+        write<false>(words, to);
     }
     for (; j < count; j += 8) {
       std::uint64_t word = 0;
@@ -73,8 +73,8 @@ private:
     }
     std::fill_n(to, bytes, byte{0});
   }
-  /// @tparam Bytes  that are written of a word whose bytes are no integer: zeros are overwritten by the next word
-  template <std::size_t Bytes, class Words>
+  /// @tparam Spare  8 bytes may be written for a word whose bytes are no integer: zeros are overwritten by the next one
+  template <bool Spare, class Words>
   SINQ_INLINE static void write(const Words& words, byte* to) {
     constexpr std::size_t count = sizeof words / sizeof words[0];
     if constexpr (Bits == 8)
@@ -84,7 +84,7 @@ private:
     else
       for (std::size_t k = 0; k < count; ++k) {
         const std::uint64_t word = words[k];
-        std::memcpy(to + k * Bits, &word, Bytes);
+        std::memcpy(to + k * Bits, &word, Spare ? 8 : Bits);
       }
   }
 };
@@ -99,9 +99,9 @@ struct unpack_loop {
     std::size_t j = 0;
     for (; j + 8 * words <= count; j += 8 * words, from += words * Bits, bytes -= words * Bits) {
       if (bytes >= words * Bits + 8)
-        read<8>(from, parted);
+        read<true>(from, parted);
       else
-        read<Bits>(from, parted);
+        read<false>(from, parted);
       code_words<Bits>::part(parted);
       store(parted, codes + j);
     }
@@ -117,8 +117,8 @@ struct unpack_loop {
   }
 
 private:
-  /// @tparam Bytes  that are read of a word whose bytes are no integer: part() drops those of the next word
-  template <std::size_t Bytes, class Words>
+  /// @tparam Spare  8 bytes may be read for a word whose bytes are no integer: part() drops those of the next one
+  template <bool Spare, class Words>
   SINQ_INLINE static void read(const byte* from, Words& words) {
     constexpr std::size_t count = sizeof words / sizeof words[0];
     if constexpr (Bits == 8) {
@@ -130,7 +130,7 @@ private:
     } else {
       for (std::size_t k = 0; k < count; ++k) {
         std::uint64_t word = 0;
-        std::memcpy(&word, from + k * Bits, Bytes);
+        std::memcpy(&word, from + k * Bits, Spare ? 8 : Bits);
         words[k] = word;
       }
     }
