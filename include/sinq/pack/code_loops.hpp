@@ -128,11 +128,13 @@ private:
       load(from, packed);
       words = __builtin_convertvector(packed, Words);
     } else {
+      Words gathered{};
       for (std::size_t k = 0; k < count; ++k) {
         std::uint64_t word = 0;
         std::memcpy(&word, from + k * Bits, Spare ? 8 : Bits);
-        words[k] = word;
+        gathered[k] = word;
       }
+      words = gathered;
     }
   }
 };
