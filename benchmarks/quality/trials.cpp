@@ -4,7 +4,7 @@
 
 #include <sinq/math/sinkhorn.hpp>
 #include <sinq/metrics.hpp>
-#include <sinq/pack/pack.hpp>
+#include <sinq/pack/quantize_packed.hpp>
 
 #include <algorithm>
 
@@ -85,9 +85,7 @@ result<measurement> run_trial(const prepared_matrix& on, const trial& t, int bit
   const sinq::weight_view w = on.matrix.view();
   const sinq::run_options quiet{.threads = run.threads, .progress = {}};
   const sinq_cli::stopwatch clock;
-  const auto q = sinq::quantize(w, options);
-  if (!q) return q.error();
-  const auto packed = sinq::pack(*q, quiet);
+  const auto packed = sinq::quantize_packed(w, options);
   if (!packed) return packed.error();
   const double seconds = clock.seconds();
   const auto error = sinq::measure_error(w, *packed, on.column_weights, on.matrix.measured_with(), quiet);

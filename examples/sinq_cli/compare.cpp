@@ -8,6 +8,7 @@
 #include "text.hpp"
 
 #include <sinq/metrics.hpp>
+#include <sinq/pack/quantize_packed.hpp>
 
 #include <fmt/format.h>
 
@@ -74,9 +75,7 @@ result<std::vector<const io::model_tensor*>> choose(const io::model_reader& inpu
 result<outcome> try_method(const sinq::weight_view& w, const std::vector<double>& column_weights,
                            const sinq::method_info& method, const sinq::quantize_options& options) {
   const stopwatch clock;
-  const auto q = sinq::quantize(w, options);
-  if (!q) return q.error();
-  const auto packed = sinq::pack(*q, {.threads = options.run.threads, .progress = {}});
+  const auto packed = sinq::quantize_packed(w, options);
   if (!packed) return packed.error();
   const double seconds = clock.seconds();
   const auto error =

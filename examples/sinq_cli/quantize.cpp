@@ -4,6 +4,8 @@
 #include "report.hpp"
 #include "signals.hpp"
 
+#include <sinq/pack/quantize_packed.hpp>
+
 #include <algorithm>
 #include <memory>
 
@@ -98,11 +100,7 @@ result<void> quantize_one(quantize_job& work, const io::model_tensor& tensor, in
   if (!inputs) return inputs.error();
   if (*inputs) options.inputs = &**inputs;
   const stopwatch clock;
-  const auto packed = [&]() -> result<sinq::packed_matrix> {
-    const auto q = sinq::quantize(w, options);
-    if (!q) return q.error();
-    return sinq::pack(*q, {.threads = options.run.threads, .progress = {}});
-  }();
+  const auto packed = sinq::quantize_packed(w, options);
   if (!packed) return packed.error();
   const double seconds = clock.seconds();
   const auto error = sinq::measure_error(w, *packed, sinq::column_normalizing_weights(w), nullptr,

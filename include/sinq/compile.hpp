@@ -8,7 +8,7 @@
 
 namespace sinq::detail {
 
-template result<quantized_matrix> run_method<void>(const weight_view&, const quantize_options&);
+template result<quantized_matrix> run_method<void>(const weight_view&, const quantize_options&, block_sink*);
 template result<void> run_matmul<void>(const panel_matrix&, const weight_view&, matrix_view<float>,
                                        const matmul_options&);
 

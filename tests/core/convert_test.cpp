@@ -1,7 +1,9 @@
 #include "support/catch.hpp"
+#include "support/each_isa.hpp"
 
 #include <sinq/core/convert.hpp>
 
+#include <bit>
 #include <cmath>
 #include <cstdint>
 #include <cstring>
@@ -84,6 +86,31 @@ TEST_CASE("every 16-bit pattern survives a trip through float") {
     std::memcpy(back.data(), store(values, type).data(), stored.size());
     for (std::size_t bits = 0; bits < patterns.size(); ++bits)
       if (!std::isnan(values[bits]) && back[bits] != patterns[bits]) FAIL(to_string(type) << " pattern " << bits);
+  }
+}
+
+TEST_CASE("floats become halves as Eigen converts them, one by one and many at a time") {
+  for (const sinq::isa id : sinq_test::isas_here()) {
+    const sinq_test::on_isa on{id};
+    std::vector<float> values;
+    for (std::uint64_t bits = 0; bits < 0x1'0000'0000; bits += 40'503)
+      values.push_back(std::bit_cast<float>(static_cast<std::uint32_t>(bits)));
+    for (std::uint32_t half = 0; half < 0x7bff; ++half) // ties, and their neighbours
+      for (const int step : {-1, 0, 1}) {
+        const float low = static_cast<float>(std::bit_cast<sinq::float16>(static_cast<std::uint16_t>(half)));
+        const float high = static_cast<float>(std::bit_cast<sinq::float16>(static_cast<std::uint16_t>(half + 1)));
+        const float tie = (low + high) / 2;
+        values.push_back(step == 0 ? tie : std::nextafter(tie, step < 0 ? 0.0f : 1e9f));
+      }
+    const std::vector<sinq::byte> stored = store(values, dtype::f16);
+    std::size_t wrong = 0;
+    for (std::size_t k = 0; k < values.size(); ++k) {
+      sinq::float16 half;
+      std::memcpy(&half, stored.data() + 2 * k, 2);
+      const auto expected = static_cast<sinq::float16>(values[k]);
+      wrong += std::isnan(values[k]) ? !std::isnan(static_cast<float>(half)) : std::memcmp(&half, &expected, 2) != 0;
+    }
+    CHECK(wrong == 0);
   }
 }
 

@@ -1,6 +1,7 @@
 #include "support/catch.hpp"
 #include "support/compare.hpp"
 #include "support/methods.hpp"
+#include "support/packed.hpp"
 #include "support/random_quantized.hpp"
 
 #include <sinq/metrics.hpp>
@@ -21,10 +22,6 @@ sinq::packed_matrix packed(const matrix& m, const sinq::quantize_options& option
   if (!p) FAIL(p.error().message);
   REQUIRE(sinq::check_packed(*p));
   return *std::move(p);
-}
-
-bool same_bytes(const sinq::shared_bytes& a, const sinq::shared_bytes& b) {
-  return std::equal(a.span().begin(), a.span().end(), b.span().begin(), b.span().end());
 }
 
 /// A hand-made 4-bit matrix of 3 rows and 2 groups of 4.

@@ -8,13 +8,39 @@
 #include <type_traits>
 #include <utility>
 
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
 namespace sinq {
 
 /// Memory starts on a cache line (and a whole AVX-512 register).
 inline constexpr std::size_t buffer_alignment_bytes = 64;
 
-/// An owned array of trivial elements that starts on a 64-byte boundary; zeroed unless `uninitialized` is asked for.
-/// Move-only, empty once moved from; memory comes from the aligned operator new, so bad_alloc is its only failure.
+/// Larger buffers start on a page of this size, where the system has such pages: a first touch costs as much for one of
+/// them as for one of 4 KiB, and a walk down a column finds its address at once.
+inline constexpr std::size_t huge_page_bytes = std::size_t{1} << 21;
+
+namespace detail {
+
+[[nodiscard]] constexpr std::size_t alignment_of(std::size_t bytes) {
+  return bytes >= 2 * huge_page_bytes ? huge_page_bytes : buffer_alignment_bytes;
+}
+
+/// Memory that starts on a boundary of alignment_of(bytes).
+[[nodiscard]] inline void* allocate_aligned(std::size_t bytes) {
+  void* const memory = ::operator new (bytes, std::align_val_t{alignment_of(bytes)});
+#if defined(__linux__)
+  if (bytes >= 2 * huge_page_bytes) static_cast<void>(::madvise(memory, bytes, MADV_HUGEPAGE)); // only advice
+#endif
+  return memory;
+}
+
+} // namespace detail
+
+/// An owned array of trivial elements that starts on a 64-byte boundary or a huge page; zeroed unless `uninitialized`
+/// is asked for. Move-only, empty once moved from; memory comes from the aligned operator new, so bad_alloc is its only
+/// failure.
 template <class T>
 class aligned_buffer {
   static_assert(std::is_trivially_copyable_v<T>);
@@ -27,7 +53,7 @@ public:
   explicit aligned_buffer(std::size_t size) : aligned_buffer{size, uninitialized} {
     std::uninitialized_value_construct_n(data_.get(), size);
   }
-  aligned_buffer(std::size_t size, uninitialized_t) : data_{allocate(size)}, size_{size} {}
+  aligned_buffer(std::size_t size, uninitialized_t) : data_{allocate(size), release{size * sizeof(T)}}, size_{size} {}
   aligned_buffer(aligned_buffer&& from) noexcept
       : data_{std::move(from.data_)}, size_{std::exchange(from.size_, std::size_t{0})} {}
   aligned_buffer& operator=(aligned_buffer&& from) noexcept {
@@ -57,11 +83,12 @@ public:
 
 private:
   struct release {
-    void operator()(T* p) const { ::operator delete (p, std::align_val_t{buffer_alignment_bytes}); }
+    std::size_t bytes = 0;
+    void operator()(T* p) const { ::operator delete (p, std::align_val_t{detail::alignment_of(bytes)}); }
   };
   static T* allocate(std::size_t size) {
     if (size > static_cast<std::size_t>(-1) / sizeof(T)) throw std::bad_array_new_length{};
-    return static_cast<T*>(::operator new (size * sizeof(T), std::align_val_t{buffer_alignment_bytes}));
+    return static_cast<T*>(detail::allocate_aligned(size * sizeof(T)));
   }
   std::unique_ptr<T, release> data_;
   std::size_t size_ = 0;

@@ -113,6 +113,32 @@ void store_elements(std::span<const float> from, byte* to) {
   }
 }
 
+/// IEEE 754 halves from floats, half to even: a normal one is rounded in the bits, a denormal one by adding the number
+/// whose last place is the step of denormals. NaN becomes the quiet one, as Eigen makes it without F16C.
+struct to_float16_loop {
+  template <std::size_t W>
+  SINQ_INLINE static void run(const float* from, byte* to, std::size_t n) {
+    constexpr std::uint32_t infinity = 0x7f800000u, overflow = 143u << 23, normal = 113u << 23, step = 126u << 23;
+    vec<std::uint32_t, W> bits, small;
+    vec<float, W> sum;
+    std::size_t i = 0;
+    for (; i + W <= n; i += W) {
+      load(from + i, bits);
+      const vec<std::uint32_t, W> size = bits & 0x7fffffffu;
+      load(reinterpret_cast<const float*>(&size), sum);
+      sum += 0.5f; // 2^-1, whose last place is 2^-24
+      load(reinterpret_cast<const float*>(&sum), small);
+      vec<std::uint32_t, W> half = (size + 0xfffu + (size >> 13 & 1u) - (112u << 23)) >> 13;
+      half = size < normal ? small - step : half;
+      half = size >= overflow
+                 ? (size > infinity ? vec<std::uint32_t, W>{} + 0x7e00u : vec<std::uint32_t, W>{} + 0x7c00u)
+                 : half;
+      store(__builtin_convertvector(half | (bits >> 16 & 0x8000u), vec<std::uint16_t, W>), to + 2 * i);
+    }
+    if (i < n) store_elements<float16>({from + i, n - i}, to + 2 * i);
+  }
+};
+
 /// The 8-bit float nearest to `value`, ties to the even code: a search in the 128 magnitudes, which grow with their
 /// code. Magnitudes beyond the largest finite one saturate to it; NaN stays NaN.
 template <class Float8>
@@ -160,7 +186,7 @@ inline void store_floats(std::span<const float> from, dtype type, byte* to) {
   switch (type) {
   case dtype::f64: return detail::store_elements<double>(from, to);
   case dtype::f32: return detail::store_elements<float>(from, to);
-  case dtype::f16: return detail::store_elements<float16>(from, to);
+  case dtype::f16: return detail::run_wide<detail::to_float16_loop>(from.data(), to, from.size());
   case dtype::bf16: return detail::run_wide<detail::to_bfloat16_loop>(from.data(), to, from.size());
   case dtype::f8_e4m3:
     for (std::size_t i = 0; i < from.size(); ++i)

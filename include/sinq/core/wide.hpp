@@ -70,6 +70,17 @@ SINQ_INLINE void most_of_lanes(Vector& values) {
   }
 }
 
+/// The sum of W lanes, in all of them, as a tree: W to W / 2 .. to 1.
+template <std::size_t W, class Vector>
+SINQ_INLINE void sum_of_lanes(Vector& values) {
+  if constexpr (W > 1) {
+    Vector other;
+    swap_halves<W / 2>(values, other, std::make_index_sequence<sizeof values / sizeof values[0]>{});
+    values += other;
+    sum_of_lanes<W / 2>(values);
+  }
+}
+
 /// Widens [low, high] to hold n values, none of them NaN.
 template <class Real>
 struct widen_loop {

@@ -3,6 +3,7 @@
 #include "../core/aligned_buffer.hpp"
 #include "../core/error.hpp"
 #include "../core/levels.hpp"
+#include "code_loops.hpp"
 
 #include <algorithm>
 #include <bit>
@@ -51,51 +52,14 @@ struct packed_layout {
   /// Packs the codes of a row. @pre every code <= max_code(Bits), row.size() == row_bytes(codes.size())
   static void pack_row(std::span<const std::uint8_t> codes, std::span<byte> row) {
     SINQ_ASSERT(row.size() == row_bytes(codes.size()));
-    byte* to = row.data();
-    std::size_t j = 0;
-    std::uint64_t word = 0;
-    for (; j + 8 <= codes.size(); j += 8, to += Bits) {
-      std::memcpy(&word, codes.data() + j, 8);
-      word = join(word);
-      std::memcpy(to, &word, Bits);
-    }
-    const std::size_t rest = static_cast<std::size_t>(row.data() + row.size() - to);
-    std::fill_n(to, rest, byte{0});
-    if (j == codes.size()) return;
-    word = 0;
-    std::memcpy(&word, codes.data() + j, codes.size() - j);
-    word = join(word);
-    std::memcpy(to, &word, std::min<std::size_t>(Bits, rest));
+    detail::run_wide<detail::pack_loop<Bits>>(matrix_view<const std::uint8_t>{codes.data(), 1, codes.size()},
+                                              row.data(), row.size(), row.size());
   }
 
   /// Unpacks the codes of a row. @pre row.size() == row_bytes(codes.size())
   static void unpack_row(std::span<const byte> row, std::span<std::uint8_t> codes) {
     SINQ_ASSERT(row.size() == row_bytes(codes.size()));
-    for (std::size_t j = 0; j < codes.size(); j += 8) {
-      const std::size_t count = std::min<std::size_t>(8, codes.size() - j);
-      std::uint64_t word = 0;
-      const std::span<const byte> from = row.subspan(j / 8 * Bits);
-      std::memcpy(&word, from.data(), std::min<std::size_t>(Bits, from.size()));
-      word = part(word);
-      std::memcpy(codes.data() + j, &word, count);
-    }
-  }
-
-private:
-  /// The inverse of join.
-  [[nodiscard]] static constexpr std::uint64_t part(std::uint64_t codes) {
-    constexpr std::uint64_t one = max_code(Bits) * 0x0001000100010001u;
-    constexpr std::uint64_t two = ((std::uint64_t{1} << 2 * Bits) - 1) * 0x0000000100000001u;
-    constexpr std::uint64_t four = (std::uint64_t{1} << 4 * Bits) - 1;
-    codes = (codes & four) | (codes >> 4 * Bits & four) << 32;
-    codes = (codes & two) | (codes >> 2 * Bits & two) << 16;
-    return (codes & one) | (codes >> Bits & one) << 8;
-  }
-  /// 8 codes, one a byte, side by side in 8 b bits: neighbours are joined, then pairs, then fours.
-  [[nodiscard]] static constexpr std::uint64_t join(std::uint64_t codes) {
-    codes = (codes & 0x00ff00ff00ff00ffu) | (codes & 0xff00ff00ff00ff00u) >> (8 - Bits);
-    codes = (codes & 0x0000ffff0000ffffu) | (codes & 0xffff0000ffff0000u) >> (16 - 2 * Bits);
-    return (codes & 0x00000000ffffffffu) | (codes & 0xffffffff00000000u) >> (32 - 4 * Bits);
+    detail::run_wide<detail::unpack_loop<Bits>>(row.data(), row.size(), codes.data(), codes.size());
   }
 };
 

@@ -2,9 +2,9 @@
 
 #include "../core/convert.hpp"
 #include "../core/parallel.hpp"
-#include "../math/hadamard.hpp"
 #include "aux_codes.hpp"
 #include "auxiliaries.hpp"
+#include "dequantize.hpp"
 #include "layout.hpp"
 
 #include <algorithm>
@@ -15,9 +15,6 @@
 namespace sinq {
 
 namespace detail {
-
-/// Rows that one task packs or unpacks.
-inline constexpr std::size_t rows_per_task = 64;
 
 /// How far a zero point may move when it is stored, in steps.
 inline constexpr float zero_tolerance = 0x1p-4f;
@@ -125,6 +122,25 @@ struct packed_parts {
   return shared_bytes{std::move(bytes)};
 }
 
+/// A packed matrix of parts that are there and what is still in floats.
+/// @param format  that of q, but for what was found about t
+/// @param t       that will be stored
+[[nodiscard]] inline packed_matrix assemble(const matrix_format& format, const quantized_matrix& q, packed_parts parts,
+                                            std::span<const float> t) {
+  const dtype aux = storage(format.aux);
+  packed_matrix p;
+  p.format = format;
+  p.method = q.method;
+  p.codes = shared_bytes{std::move(parts.codes)};
+  p.scale = shared_bytes{std::move(parts.scale)};
+  p.zero = shared_bytes{std::move(parts.zero)};
+  p.col_scale = stored(t, format.col_scale_type);
+  p.scale_base = stored(q.scale_base, aux);
+  p.zero_base = stored(q.zero_base, aux);
+  p.levels = stored(q.custom_levels, dtype::f32);
+  return p;
+}
+
 } // namespace detail
 
 /// Packs codes to their width and auxiliaries to their storage type.
@@ -139,12 +155,10 @@ struct packed_parts {
   if (result<void> ok = check_format(q.format); !ok) return ok.error();
   if (result<void> ok = detail::check_quantized(q); !ok) return ok.error();
   const std::vector<int> shifts = detail::scale_shifts(q);
-  packed_matrix p;
-  p.format = q.format;
-  p.method = q.method;
-  const std::vector<float> t = detail::shifted_col_scale(q, shifts, p.format);
-  if (result<void> ok = detail::check_stored_col_scale(t, p.format); !ok) return ok.error();
-  const packed_sizes sizes = packed_bytes(p.format);
+  matrix_format format = q.format;
+  const std::vector<float> t = detail::shifted_col_scale(q, shifts, format);
+  if (result<void> ok = detail::check_stored_col_scale(t, format); !ok) return ok.error();
+  const packed_sizes sizes = packed_bytes(format);
   detail::packed_parts parts{sizes};
 
   const dtype aux = storage(q.format.aux);
@@ -171,14 +185,7 @@ struct packed_parts {
     if (result<void> ok = detail::pack_scale_codes(q, parts.scale.span()); !ok) return ok.error();
   if (q.format.has_zero && q.format.zero_bits != 0)
     if (result<void> ok = detail::pack_zero_codes(q, parts.zero.span()); !ok) return ok.error();
-  p.codes = shared_bytes{std::move(parts.codes)};
-  p.scale = shared_bytes{std::move(parts.scale)};
-  p.zero = shared_bytes{std::move(parts.zero)};
-  p.col_scale = detail::stored(t, p.format.col_scale_type);
-  p.scale_base = detail::stored(q.scale_base, aux);
-  p.zero_base = detail::stored(q.zero_base, aux);
-  p.levels = detail::stored(q.custom_levels, dtype::f32);
-  return p;
+  return detail::assemble(format, q, std::move(parts), t);
 }
 
 /// The inverse of `pack`: one byte a code, auxiliaries as stored, in f32. pack(unpack(p)) is p again.
@@ -201,54 +208,6 @@ struct packed_parts {
   load_floats(p.zero_base.data(), storage(p.format.aux), q.zero_base);
   load_floats(p.levels.data(), dtype::f32, q.custom_levels);
   return q;
-}
-
-/// Writes the weights of rows [row_begin, row_begin + out.rows()) that a packed matrix stands for.
-/// V[i][j] = (s (level[q] - z)) t in f32, rounded after each operation, then rotated where the format says so; no NaN
-/// or infinity unless a product overflows f32.
-/// @param out  [rows x K]
-inline void dequantize_rows(const packed_matrix& p, std::size_t row_begin, matrix_view<float> out) {
-  SINQ_ASSERT(row_begin + out.rows() <= p.format.rows && out.cols() == p.format.cols);
-  const matrix_format& f = p.format;
-  const std::size_t groups = f.groups();
-  const std::vector<float> custom = custom_levels(p.levels);
-  const std::span<const float> level = levels(f, custom);
-  std::vector<std::uint8_t> codes(f.cols);
-  std::vector<float> scale(groups);
-  std::vector<float> zero(groups);
-  std::vector<float> t(f.cols, 1.0f);
-  const std::size_t t_row = f.cols * size_bytes(f.col_scale_type);
-  for (std::size_t i = 0; i < out.rows(); ++i) {
-    const std::size_t row = row_begin + i;
-    if (f.has_col_scale && (i == 0 || f.row_tile(row) != f.row_tile(row - 1)))
-      load_floats(p.col_scale.data() + f.row_tile(row) * t_row, f.col_scale_type, t);
-    with_layout(f.bits, [&](auto layout) { layout.unpack_row(p.code_row(row), codes); });
-    load_auxiliaries(p, row, scale, zero);
-    float* const to = out.data() + i * out.stride();
-    for (std::size_t g = 0; g < groups; ++g) {
-      const std::size_t begin = g * f.group_size;
-      for (std::size_t j = begin; j < begin + f.group_cols(g); ++j)
-        to[j] = (scale[g] * (level[codes[j]] - zero[g])) * t[j];
-    }
-    if (f.rotation != 0) hadamard_rotate(out.row(i), f.rotation);
-  }
-}
-
-/// The weights that a packed matrix stands for, [N x K] row-major; see dequantize_rows.
-inline void dequantize(const packed_matrix& p, matrix_view<float> out, const run_options& run = {}) {
-  SINQ_ASSERT(out.rows() == p.format.rows);
-  const auto rows = [&](std::size_t begin, std::size_t end) -> result<void> {
-    dequantize_rows(p, begin, out.block(begin, 0, end - begin, out.cols()));
-    return {};
-  };
-  const result<void> done = parallel_for(run.on(), p.format.rows, detail::rows_per_task, rows);
-  SINQ_ASSERT(done.has_value());
-  static_cast<void>(done);
-}
-[[nodiscard]] inline std::vector<float> dequantize(const packed_matrix& p, const run_options& run = {}) {
-  std::vector<float> out(p.format.rows * p.format.cols);
-  dequantize(p, {out.data(), p.format.rows, p.format.cols}, run);
-  return out;
 }
 
 } // namespace sinq

@@ -9,6 +9,91 @@
 
 namespace sinq {
 
+namespace detail {
+
+/// The mean of each group: sums in f64 in the order of math/stats.hpp.
+struct group_mean_loop {
+  template <std::size_t W>
+  SINQ_INLINE static void run(const grouped_rows& rows, float* mean) {
+    for (std::size_t i = 0; i < rows.w.rows(); ++i)
+      for (std::size_t j = 0; j < rows.w.cols(); j += rows.group_size) {
+        const std::size_t count = std::min(rows.group_size, rows.w.cols() - j);
+        *mean++ = find<(W < 2 ? 1 : W / 2)>(rows.w.data() + i * rows.w.stride() + j, count);
+      }
+  }
+
+private:
+  template <std::size_t W>
+  SINQ_INLINE static float find(const float* w, std::size_t count) {
+    constexpr std::size_t pieces = reduction_lanes / W;
+    vec<double, W> sum[pieces]{};
+    std::size_t k = 0;
+    for (; k + reduction_lanes <= count; k += reduction_lanes) add<W>(w + k, sum);
+    if (k < count) {
+      float rest[reduction_lanes]{}; // zeros change no sum
+      std::copy_n(w + k, count - k, rest);
+      add<W>(rest, sum);
+    }
+    for (std::size_t half = pieces / 2; half > 0; half /= 2)
+      for (std::size_t p = 0; p < half; ++p) sum[p] += sum[p + half];
+    sum_of_lanes<W>(sum[0]);
+    return static_cast<float>(sum[0][0] / static_cast<double>(count));
+  }
+  template <std::size_t W, std::size_t Pieces>
+  SINQ_INLINE static void add(const float* w, vec<double, W> (&sum)[Pieces]) {
+    vec<float, W> x;
+    for (std::size_t p = 0; p < Pieces; ++p) {
+      load(w + p * W, x);
+      sum[p] += __builtin_convertvector(x, vec<double, W>);
+    }
+  }
+};
+
+/// Scales and zero points, not yet rounded, of a codebook, in place of the smallest and largest weight of each group.
+struct codebook_fit_loop {
+  float bottom, top;    ///< the outermost levels
+  float farthest;       ///< that a zero point may lie from 0
+  float scale_of_zeros; ///< of a group of zeros
+
+  /// @param mean  of each group, or zeros
+  template <std::size_t W>
+  SINQ_INLINE static void run(const codebook_fit_loop& by, float* low, float* high, const float* mean, std::size_t n) {
+    constexpr std::size_t width = W < 2 ? 1 : W / 2;
+    std::size_t k = 0;
+    for (; k + width <= n; k += width) find<width>(by, low + k, high + k, mean + k);
+    for (; k < n; ++k) find<1>(by, low + k, high + k, mean + k);
+  }
+
+private:
+  template <std::size_t W>
+  SINQ_INLINE static void find(const codebook_fit_loop& by, float* lows, float* highs, const float* means) {
+    using doubles = vec<double, W>;
+    vec<float, W> low, high, mean;
+    load(lows, low);
+    load(highs, high);
+    load(means, mean);
+    const doubles middle = __builtin_convertvector(mean, doubles);
+    const doubles above = (__builtin_convertvector(high, doubles) - middle) / static_cast<double>(by.top);
+    const doubles below = (__builtin_convertvector(low, doubles) - middle) / static_cast<double>(by.bottom);
+    doubles step = above < below ? below : above;
+    clamp(step, doubles{} + static_cast<double>(std::numeric_limits<float>::min()),
+          doubles{} + static_cast<double>(std::numeric_limits<float>::max()));
+    vec<float, W> scale = __builtin_convertvector(step, vec<float, W>);
+    const vec<float, W> coarsest = (mean < 0.0f ? -mean : mean) / by.farthest;
+    scale = scale < coarsest ? coarsest : scale;
+    const auto zeros = (low == 0.0f) & (high == 0.0f);
+    store(zeros ? vec<float, W>{} : -mean / scale, highs);
+    store(zeros ? vec<float, W>{} + by.scale_of_zeros : scale, lows);
+  }
+  template <class Vector>
+  SINQ_INLINE static void clamp(Vector& x, const Vector& low, const Vector& high) {
+    x = x < low ? low : x;
+    x = high < x ? high : x;
+  }
+};
+
+} // namespace detail
+
 /// A grid of levels that a codebook_quantizer chooses from.
 struct codebook {
   sinq::grid grid = sinq::grid::nf4;
@@ -82,7 +167,7 @@ public:
   [[nodiscard]] const codebook_options& options() const { return options_; }
   [[nodiscard]] std::span<const float> levels() const { return book_.levels; }
 
-  /// @param w  [N x K], finite (SINQ_ASSERT in group())
+  /// @param w  [N x K], finite
   /// @errors   errc::empty_matrix, errc::invalid_argument (group_size 0)
   [[nodiscard]] result<quantized_matrix> operator()(matrix_view<const float> w) const {
     if (w.empty()) return make_error(errc::empty_matrix, "codebook: the matrix is ", w.rows(), " x ", w.cols());
@@ -96,56 +181,58 @@ public:
                                                      .has_zero = options_.shift == codebook_shift::mean},
                                                     "codebook");
     if (book_.grid == grid::custom) q.custom_levels = book_.levels;
-    for (std::size_t i = 0; i < w.rows(); ++i) detail::quantize_groups(*this, w.row(i), i, q);
+    std::vector<float> unused(q.zero.empty() ? q.scale.size() : 0);
+    block(w, {q.codes.data(), q.scale.data(), q.zero.empty() ? unused.data() : q.zero.data()});
     return q;
   }
 
-  /// Quantizes one group: writes a code for each weight, returns scale and zero point.
-  /// @pre w is finite, not empty, and codes is as long
-  group_params group(std::span<const float> w, std::span<std::uint8_t> codes) const {
-    SINQ_ASSERT(!w.empty() && codes.size() == w.size());
-    const group_params fit = fit_group(w);
-    if (fit.scale == 0)
-      std::fill(codes.begin(), codes.end(), at_zero_);
+  /// Quantizes some rows, of any number of groups.
+  /// @pre w is finite and not empty
+  /// @param ahead  elements from w to the weights that come next, 0 if they are not in memory
+  void block(matrix_view<const float> w, const detail::rows_result& to, std::size_t ahead = 0) const {
+    const detail::grouped_rows rows{w, options_.group_size, ahead};
+    const std::span<float> zero{to.zero, rows.all_groups()};
+    detail::run_wide<detail::group_range_loop>(rows, to.scale, to.zero);
+    const bool shifted = options_.shift == codebook_shift::mean;
+    std::vector<float> mean(rows.all_groups());
+    if (shifted) detail::run_wide<detail::group_mean_loop>(rows, mean.data());
+    const detail::codebook_fit_loop fit{book_.levels.front(), book_.levels.back(),
+                                        reach_ * detail::max_zero(options_.aux) / 8,
+                                        shifted && book_.levels[at_zero_] == 0 ? 1e-4f : 0.0f};
+    detail::run_wide<detail::codebook_fit_loop>(fit, to.scale, to.zero, mean.data(), mean.size());
+    if (shifted)
+      round_zeros(zero);
     else
-      assign(w, fit, codes);
-    return fit;
+      std::fill(zero.begin(), zero.end(), 0.0f);
+    assign(rows, to);
   }
 
   /// Writes the code of the nearest level for each weight, under a given scale > 0 and zero point.
   void assign(std::span<const float> w, group_params fit, std::span<std::uint8_t> codes) const {
-    if (book_.bits <= 4)
-      detail::run_wide<detail::nearest_loop<detail::codebook_grid>>(w.data(), w.size(), fit, grid_, codes.data());
-    else
-      for (std::size_t k = 0; k < w.size(); ++k) codes[k] = grid_.code(w[k] / fit.scale + fit.zero);
+    SINQ_ASSERT(!w.empty() && codes.size() == w.size());
+    assign({{w.data(), 1, w.size()}, w.size()}, {codes.data(), &fit.scale, &fit.zero});
   }
 
 private:
-  [[nodiscard]] static float mean_of(std::span<const float> w) {
-    detail::lane_sums sum{};
-    std::size_t k = 0;
-    for (; k + sum.size() <= w.size(); k += sum.size())
-      for (std::size_t lane = 0; lane < sum.size(); ++lane) sum[lane] += static_cast<double>(w[k + lane]);
-    for (std::size_t lane = 0; k + lane < w.size(); ++lane) sum[lane] += static_cast<double>(w[k + lane]);
-    return static_cast<float>(detail::add_lanes(sum) / static_cast<double>(w.size()));
+  void assign(const detail::grouped_rows& rows, const detail::rows_result& to) const {
+    switch (grid_.count) {
+    case 4: return assign(rows, detail::few_levels_grid<4>{grid_}, to);
+    case 8: return assign(rows, detail::few_levels_grid<8>{grid_}, to);
+    case 16: return assign(rows, detail::few_levels_grid<16>{grid_}, to);
+    default: return assign(rows, grid_, to);
+    }
+  }
+  template <class Grid>
+  void assign(const detail::grouped_rows& rows, const Grid& grid, const detail::rows_result& to) const {
+    detail::run_wide<detail::nearest_loop<Grid>>(rows, grid, at_zero_, to);
   }
 
-  [[nodiscard]] group_params fit_group(std::span<const float> w) const {
-    SINQ_ASSERT(std::all_of(w.begin(), w.end(), [](float value) { return is_finite(value); }));
-    const auto [low, high] = detail::low_and_high(w);
-    const bool shifted = options_.shift == codebook_shift::mean;
-    const float most = std::max(-low, high); // max |w|
-    if (most == 0) return {shifted && book_.levels[at_zero_] == 0 ? 1e-4f : 0.0f, 0.0f};
-    const float mean = shifted ? mean_of(w) : 0.0f;
-    const double above =
-        (static_cast<double>(high) - static_cast<double>(mean)) / static_cast<double>(book_.levels.back());
-    const double below =
-        (static_cast<double>(low) - static_cast<double>(mean)) / static_cast<double>(book_.levels.front());
-    const double step = std::max({above, below, static_cast<double>(std::numeric_limits<float>::min())});
-    float scale = static_cast<float>(std::min(step, static_cast<double>(std::numeric_limits<float>::max())));
-    if (!shifted) return {scale, 0.0f};
-    scale = std::max(scale, std::fabs(mean) / (reach_ * detail::max_zero(options_.aux) / 8));
-    return {scale, detail::as_stored(-mean / scale, storage(options_.aux)) + 0.0f}; // + 0: no negative zero
+  /// Zero points as they will be stored.
+  void round_zeros(std::span<float> zero) const {
+    std::vector<byte> stored(zero.size() * size_bytes(storage(options_.aux)));
+    store_floats(zero, storage(options_.aux), stored.data());
+    load_floats(stored.data(), storage(options_.aux), zero);
+    for (float& value : zero) value += 0.0f; // no negative zero
   }
 
   codebook book_;

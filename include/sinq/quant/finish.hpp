@@ -23,15 +23,20 @@ namespace sinq::detail {
   return f;
 }
 
+/// Whether scales, zero points and codes are fitted anew to what will be stored, in a result of that finished format.
+[[nodiscard]] inline bool needs_fit(const matrix_format& finished, const quantize_options& o) {
+  const bool narrow_t = finished.has_col_scale && finished.col_scale_type == dtype::f8_e4m3;
+  return o.chosen_refinement() != refine_mode::none || finished.scale_bits != 0 || finished.zero_bits != 0 || narrow_t;
+}
+
 /// Scales and zero points of the widths that are asked for, refined if that is asked for too.
 [[nodiscard]] inline result<void> fit_to_storage(const weight_view& w, const quantize_options& o, quantized_matrix& q) {
   for (const int bits : {o.scale_bits, o.zero_bits})
     if (bits != 0 && !is_supported_aux_bits(bits))
       return make_error(errc::invalid_argument, "scales or zero points of ", bits, " bits, expected 4, 5, 6 or 8");
   const refine_mode mode = o.chosen_refinement();
-  const bool narrow_t = q.format.has_col_scale && q.format.col_scale_type == dtype::f8_e4m3;
   q.format = finished_format(q.format, o);
-  if (mode == refine_mode::none && q.format.scale_bits == 0 && q.format.zero_bits == 0 && !narrow_t) return {};
+  if (!needs_fit(q.format, o)) return {};
   if (q.format.scale_bits != 0) q.scale_base.assign(q.format.rows * q.format.super_groups(), 0.0f);
   if (q.format.zero_bits != 0) q.zero_base.assign(q.format.rows * q.format.super_groups(), 0.0f);
   std::vector<double> energies;

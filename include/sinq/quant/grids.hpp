@@ -43,6 +43,19 @@ struct uniform_grid {
   }
 };
 
+/// The reference's symmetric grid: codes around a middle, of positions around 0. Adding 1.5 * 2^23 leaves the nearest
+/// integer, half to even, in the low mantissa bits, for negative values too.
+struct centred_grid {
+  std::int32_t middle;
+
+  template <class Vector, class Codes>
+  SINQ_INLINE void find_codes(const Vector& position, Codes& code) const {
+    const Vector shifted = position + 0x1.8p23f;
+    __builtin_memcpy(&code, &shifted, sizeof code);
+    code = (code + middle) & 0xff;
+  }
+};
+
 /// The largest float that still belongs to the lower of two neighbouring levels: their middle, rounded down.
 [[nodiscard]] inline float border_between(float lower, float upper) {
   const double middle = (static_cast<double>(lower) + static_cast<double>(upper)) / 2;
@@ -78,12 +91,50 @@ struct codebook_grid {
   template <class Vector, class Codes>
   SINQ_INLINE void find_codes(const Vector& position, Codes& code) const {
     code = Codes{};
+    if (count > 64) { // steps of one position are fewer than comparisons of many
+      for (std::size_t k = 0; k < sizeof code / sizeof code[0]; ++k) code[k] = this->code(position[k]);
+      return;
+    }
     for (std::size_t n = 0; n + 1 < count; ++n) code -= position > border[n];
   }
 
   std::size_t count;
   std::array<float, 256> level{};
   std::array<float, 256> border{};
+};
+
+/// A codebook_grid of few levels, whose borders fit in registers.
+template <std::size_t Count>
+struct few_levels_grid {
+  explicit few_levels_grid(const codebook_grid& grid) {
+    SINQ_ASSERT(grid.count == Count);
+    std::copy_n(grid.border.begin(), border.size(), border.begin());
+  }
+
+  /// The binary search of codebook_grid::code for one or many.
+  template <class Vector, class Codes>
+  SINQ_INLINE void find_codes(const Vector& position, Codes& code) const {
+    Vector borders[Count - 1];
+    for (std::size_t n = 0; n + 1 < Count; ++n) borders[n] = Vector{} + border[n];
+    code = Codes{};
+    search<Count>(position, borders, code);
+  }
+
+  std::array<float, Count - 1> border;
+
+private:
+  /// Each step keeps the borders of one half.
+  template <std::size_t Left, class Vector, class Codes>
+  SINQ_INLINE static void search(const Vector& position, const Vector* borders, Codes& code) {
+    constexpr std::size_t half = Left / 2;
+    const Codes upper = position > borders[half - 1];
+    code |= upper & static_cast<std::int32_t>(half);
+    if constexpr (half > 1) {
+      Vector kept[half - 1];
+      for (std::size_t n = 0; n + 1 < half; ++n) kept[n] = upper ? borders[half + n] : borders[n];
+      search<half>(position, kept, code);
+    }
+  }
 };
 
 } // namespace sinq::detail

@@ -4,8 +4,8 @@
 #include "rtn.hpp"
 #include "tiles.hpp"
 
+#include <span>
 #include <utility>
-#include <vector>
 
 namespace sinq {
 
@@ -13,34 +13,24 @@ namespace sinq {
 /// W R ~ rtn(W R), R as in math/hadamard.hpp in blocks of format.rotation columns; dequantizing rotates back.
 /// @param w       [N x K] of any floating type, finite
 /// @param format  of the result; rotation is hadamard_block(K), or 0 where that is 1
+/// @param sink    as in quantize_tiles
 /// @errors        errc::empty_matrix, errc::non_finite (the first row and column), errc::not_representable (weights so
 ///                large that rotated ones overflow: beyond 3e38 / sqrt(block)), errc::invalid_argument, errc::cancelled
 /// Numerics: the rotation in f32; rtn as in its class. Rows are independent, in parallel. Memory: a row for each task.
 [[nodiscard]] inline result<quantized_matrix> quantize_rotated(const weight_view& w, const matrix_format& format,
                                                                std::string method, const rtn& q,
-                                                               const run_options& run = {}) {
+                                                               const run_options& run = {},
+                                                               block_sink* sink = nullptr) {
   if (result<void> ok = check_quantizable(w, format.group_size); !ok) return ok.error();
   SINQ_ASSERT(!format.has_col_scale && q.group_size() == format.group_size && q.bits() == format.bits);
-  quantized_matrix out = quantized_matrix::allocate(format, std::move(method));
-  const auto some_rows = [&](std::size_t begin, std::size_t end) -> result<void> {
-    std::vector<float> row(w.cols());
-    for (std::size_t i = begin; i < end; ++i) {
-      if (!detail::load_finite(w, i, 0, {row.data(), 1, row.size()}))
-        return make_error(errc::non_finite, "non-finite weight");
-      if (format.rotation != 0) hadamard_rotate(std::span{row}, format.rotation);
-      for (const float value : row)
-        if (!is_finite(value))
-          return make_error(errc::not_representable, "row ", i, " overflows when it is rotated in blocks of ",
-                            format.rotation);
-      detail::quantize_groups(q, row, i, out);
-    }
-    return {};
+  const auto rotate = [&](std::size_t i, std::span<float> row) -> result<void> {
+    if (format.rotation == 0) return {};
+    hadamard_rotate(row, format.rotation);
+    if (all_finite(row)) return {};
+    return make_error(errc::not_representable, "row ", i, " overflows when it is rotated in blocks of ",
+                      format.rotation);
   };
-  result<void> done =
-      parallel_for(run.on(), w.rows(), detail::tile_rows(w.rows(), w.cols() * 4), some_rows, run.progress);
-  if (done) return out;
-  if (done.error().code == errc::non_finite) return detail::non_finite_weight(w);
-  return done.error();
+  return detail::quantize_rows(w, format, std::move(method), q, run, sink, rotate);
 }
 
 } // namespace sinq

@@ -1,12 +1,11 @@
 #pragma once
 
-#include "../math/stats.hpp"
-#include "grids.hpp"
-#include "rtn.hpp"
+#include "hqq_loops.hpp"
 #include "tiles.hpp"
 
-#include <cmath>
+#include <limits>
 #include <utility>
+#include <vector>
 
 namespace sinq {
 
@@ -31,88 +30,6 @@ struct hqq_options {
   hqq_rule rule = hqq_rule::stop_when_worse;
   aux_dtype aux = aux_dtype::f16; ///< bounds and rounds the zero points: see hqq_quantizer
 };
-
-namespace detail {
-
-/// One group while HQQ runs: 1 / s and z.
-struct hqq_group {
-  float inverse;
-  float zero;
-};
-
-/// w / s + z, rounded to f32 at the end: the product is exact in f64, so that fused multiply-adds change nothing.
-[[nodiscard]] inline float hqq_position(float w, hqq_group g) {
-  return static_cast<float>(static_cast<double>(w) * static_cast<double>(g.inverse) + static_cast<double>(g.zero));
-}
-
-/// The generalised soft threshold sign(x) max(0, |x| - |x|^(p - 1) / beta), and below which |x| it is 0.
-struct hqq_shrink {
-  double power;
-  float inverse_beta;
-  float zero_below;
-
-  hqq_shrink(double p, double beta)
-      : power{p - 1}, inverse_beta{static_cast<float>(1 / beta)}, zero_below{static_cast<float>(
-                                                                      0.999 * std::pow(beta, -1 / (2 - p)))} {}
-
-  [[nodiscard]] float operator()(float x) const {
-    const double size = std::fabs(static_cast<double>(x));
-    if (size < static_cast<double>(zero_below)) return 0.0f;
-    const float slope = static_cast<float>(std::pow(size, power));
-    const double threshold = static_cast<double>(slope) * static_cast<double>(inverse_beta); // exact
-    return static_cast<float>(std::copysign(std::max(0.0, size - threshold), static_cast<double>(x)));
-  }
-};
-
-/// What one pass over a group finds: sums of |w - w'| and of the new zero points of single weights.
-struct hqq_sums {
-  lane_sums error{};
-  lane_sums zero{};
-  float largest = 0; ///< max |w - w'|
-};
-
-template <bool Shrinks>
-[[nodiscard]] hqq_sums hqq_pass(std::span<const float> w, hqq_group g, float top, const hqq_shrink& shrink) {
-  hqq_sums sums;
-  std::array<float, reduction_lanes> largest{};
-  const auto add = [&](float weight, std::size_t lane) {
-    const float code = uniform_grid{top}.nearest(hqq_position(weight, g));
-    const float residual = weight - (code - g.zero) / g.inverse;
-    const float size = std::fabs(residual);
-    largest[lane] = largest[lane] < size ? size : largest[lane];
-    sums.error[lane] += static_cast<double>(size);
-    const float target = Shrinks ? weight - shrink(residual) : weight;
-    sums.zero[lane] += static_cast<double>(code) - static_cast<double>(target) * static_cast<double>(g.inverse);
-  };
-  std::size_t k = 0;
-  for (; k + reduction_lanes <= w.size(); k += reduction_lanes)
-    for (std::size_t lane = 0; lane < reduction_lanes; ++lane) add(w[k + lane], lane);
-  for (std::size_t lane = 0; k + lane < w.size(); ++lane) add(w[k + lane], lane);
-  sums.largest = *std::max_element(largest.begin(), largest.end());
-  return sums;
-}
-
-/// One iteration of a group: moves its zero point and returns the sum of |w - w'| from before.
-[[nodiscard]] inline double hqq_step(std::span<const float> w, hqq_group& g, float top, const hqq_shrink& shrink) {
-  hqq_sums sums = hqq_pass<false>(w, g, top, shrink);
-  if (sums.largest >= shrink.zero_below) sums = hqq_pass<true>(w, g, top, shrink);
-  g.zero = static_cast<float>(add_lanes(sums.zero) / static_cast<double>(w.size()));
-  return add_lanes(sums.error);
-}
-
-/// Where the iteration starts: the scale between smallest and largest weight, and the zero point that fits it exactly.
-[[nodiscard]] inline hqq_group hqq_start(std::span<const float> w, float top, aux_dtype aux) {
-  const auto [low, high] = low_and_high(w);
-  const float size = std::max(-low, high);
-  if (size == 0) return {top / 1e-4f, 0.0f};
-  const float range = high - low;
-  const float inverse = is_finite(range) ? top / range : 1 / (high / top - low / top);
-  const float coarsest = std::max(size / max_zero(aux), std::numeric_limits<float>::min());
-  const float bounded = std::min(inverse, 1 / coarsest);
-  return {bounded, -low * bounded};
-}
-
-} // namespace detail
 
 /// Half-quadratic quantization: round to nearest, then zero points that lower the p-norm of the error.
 /// s = (hi - lo) / (2^b - 1), z = -lo / s; then, beta growing by kappa, again and again
@@ -148,13 +65,14 @@ public:
 
   /// @param w  [N x K] of any floating type
   /// @errors   errc::empty_matrix, errc::non_finite (the first row and column), errc::invalid_argument, errc::cancelled
-  /// Memory: beside the result, a row for each thread and two floats a group.
+  /// Memory: beside the result, a row for each thread and seven floats a group.
   [[nodiscard]] result<quantized_matrix> operator()(const weight_view& w, const run_options& run) const {
     if (result<void> ok = check_quantizable(w, options_.group_size); !ok) return ok.error();
     if (result<void> ok = check(options_.solver); !ok) return ok.error();
-    work job{w, format(w.rows(), w.cols()), run, options_.solver.iterations + 2};
+    work job{w, format(w.rows(), w.cols()), run, (options_.solver.iterations + steps_at_once - 1) / steps_at_once + 2};
     job.group.resize(w.rows() * job.format.groups());
-    job.row_error.resize(w.rows());
+    job.zero.resize(static_cast<std::size_t>(steps_at_once) * job.group.size());
+    job.row_error.resize(static_cast<std::size_t>(steps_at_once) * w.rows());
     if (result<void> ok = start(job); !ok) return ok.error();
     if (result<void> ok = iterate(job); !ok) return ok.error();
     return finish(job);
@@ -172,6 +90,7 @@ public:
   }
 
 private:
+  static constexpr int steps_at_once = 5;
   struct work {
     const weight_view& w;
     matrix_format format;
@@ -179,7 +98,8 @@ private:
     int passes; ///< at most, start and finish included
     int pass = 0;
     std::vector<detail::hqq_group> group{}; ///< [N x G]
-    std::vector<double> row_error{};        ///< [N] sum of |w - w'|
+    std::vector<float> zero{};              ///< [steps_at_once x N x G] after each iteration
+    std::vector<double> row_error{};        ///< [steps_at_once x N] sum of |w - w'|
   };
 
   [[nodiscard]] float top() const { return static_cast<float>(max_code(bits_)); }
@@ -223,30 +143,48 @@ private:
     });
   }
 
+  /// Some iterations of every group, so that weights are read once for all of them: each one's zero points and errors.
+  [[nodiscard]] result<void> step(work& job, std::span<const detail::hqq_shrink> shrinks) const {
+    return for_rows(job, [&](std::size_t i, std::span<const float> row) {
+      for (std::size_t k = 0; k < shrinks.size(); ++k) job.row_error[k * job.w.rows() + i] = 0;
+      for_groups(job, i, row, [&](std::span<const float> w, std::size_t n) {
+        detail::hqq_group g = job.group[n];
+        for (std::size_t k = 0; k < shrinks.size(); ++k) {
+          job.row_error[k * job.w.rows() + i] += detail::hqq_step(w, g, top(), shrinks[k]);
+          job.zero[k * job.group.size() + n] = g.zero;
+        }
+      });
+    });
+  }
+
   [[nodiscard]] result<void> iterate(work& job) const {
     const double weights = static_cast<double>(job.w.rows()) * static_cast<double>(job.w.cols());
     double beta = options_.solver.beta;
     float best = std::numeric_limits<float>::infinity();
-    std::vector<detail::hqq_group> kept;
-    for (int k = 0; k < options_.solver.iterations; ++k, beta *= static_cast<double>(options_.solver.kappa)) {
-      const detail::hqq_shrink shrink{static_cast<double>(options_.solver.lp_norm), beta};
-      result<void> done = for_rows(job, [&](std::size_t i, std::span<const float> row) {
-        job.row_error[i] = 0;
-        for_groups(job, i, row, [&](std::span<const float> w, std::size_t n) {
-          job.row_error[i] += detail::hqq_step(w, job.group[n], top(), shrink);
-        });
-      });
-      if (!done) return done;
-      double sum = 0;
-      for (const double row : job.row_error) sum += row;
-      const float error = static_cast<float>(sum / weights);
-      const bool better = error < best;
-      if (better) best = error;
-      if (!better && options_.rule == hqq_rule::stop_when_worse) return {};
-      if (better && options_.rule == hqq_rule::keep_best) kept = job.group;
+    std::vector<float> kept;
+    for (int left = options_.solver.iterations; left > 0; left -= steps_at_once) {
+      std::vector<detail::hqq_shrink> shrinks;
+      for (int k = 0; k < std::min(left, steps_at_once); ++k, beta *= static_cast<double>(options_.solver.kappa))
+        shrinks.emplace_back(static_cast<double>(options_.solver.lp_norm), beta);
+      if (result<void> done = step(job, shrinks); !done) return done;
+      for (std::size_t k = 0; k < shrinks.size(); ++k) {
+        const std::span<const float> zero = std::span{job.zero}.subspan(k * job.group.size(), job.group.size());
+        double sum = 0;
+        for (std::size_t i = 0; i < job.w.rows(); ++i) sum += job.row_error[k * job.w.rows() + i];
+        const float error = static_cast<float>(sum / weights);
+        const bool better = error < best;
+        if (better) best = error;
+        if (better && options_.rule == hqq_rule::keep_best) kept.assign(zero.begin(), zero.end());
+        move_to(job, zero);
+        if (!better && options_.rule == hqq_rule::stop_when_worse) return {};
+      }
     }
-    if (!kept.empty()) job.group = std::move(kept);
+    if (!kept.empty()) move_to(job, kept);
     return {};
+  }
+
+  static void move_to(work& job, std::span<const float> zero) {
+    for (std::size_t n = 0; n < zero.size(); ++n) job.group[n].zero = zero[n];
   }
 
   [[nodiscard]] result<quantized_matrix> finish(work& job) const {

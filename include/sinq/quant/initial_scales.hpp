@@ -3,17 +3,18 @@
 #include "../math/sinkhorn.hpp"
 #include "rtn.hpp"
 
-#include <array>
+#include <utility>
 #include <vector>
 
 namespace sinq {
 
 namespace detail {
 
-/// Smallest and largest w[i][j] / col[j] of each row.
+/// Smallest and largest (w[i][j] / col[j]) / row[i] of each row.
 struct normalized_range_loop {
   template <std::size_t W>
-  SINQ_INLINE static void run(const matrix_view<const float>& w, const float* col, value_range* found) {
+  SINQ_INLINE static void run(const matrix_view<const float>& w, const float* col, const float* row_scale, float* lows,
+                              float* highs) {
     for (std::size_t i = 0; i < w.rows(); ++i) {
       const float* const row = w.data() + i * w.stride();
       vec<float, W> low = vec<float, W>{} + row[0] / col[0], high = low, x, by;
@@ -27,9 +28,10 @@ struct normalized_range_loop {
       }
       least_of_lanes<W>(low);
       most_of_lanes<W>(high);
-      found[i] = {low[0], high[0]};
-      for (; j < w.cols(); ++j)
-        found[i] = {std::min(found[i].low, row[j] / col[j]), std::max(found[i].high, row[j] / col[j])};
+      value_range found{low[0], high[0]};
+      for (; j < w.cols(); ++j) found = {std::min(found.low, row[j] / col[j]), std::max(found.high, row[j] / col[j])};
+      lows[i] = found.low / row_scale[i];
+      highs[i] = found.high / row_scale[i];
     }
   }
 };
@@ -63,24 +65,23 @@ public:
                 .aux = o.aux,
                 .has_zero = !o.symmetric,
                 .has_col_scale = Balanced};
-    q.scale.assign(w.rows(), 1.0f);
-    if (!o.symmetric) q.zero.resize(w.rows());
-    std::vector<detail::value_range> ranges(w.rows());
+    q.scale.resize(w.rows());
+    std::vector<float> row_scale(w.rows(), 1.0f);
+    std::vector<float> high(w.rows());
     if constexpr (Balanced) {
       q.col_scale.resize(w.cols());
       sinkhorn_workspace<float> workspace;
-      normalizer_.find_scales(w, q.scale, q.col_scale, workspace);
-      detail::run_wide<detail::normalized_range_loop>(w, q.col_scale.data(), ranges.data());
+      normalizer_.find_scales(w, row_scale, q.col_scale, workspace);
+      detail::run_wide<detail::normalized_range_loop>(w, q.col_scale.data(), row_scale.data(), q.scale.data(),
+                                                      high.data());
     } else {
-      for (std::size_t i = 0; i < w.rows(); ++i) ranges[i] = detail::low_and_high(w.row(i));
+      detail::run_wide<detail::group_range_loop>(detail::grouped_rows{w, o.group_size}, q.scale.data(), high.data());
     }
-    for (std::size_t i = 0; i < w.rows(); ++i) {
-      const float row_scale = q.scale[i];
-      const float low = ranges[i].low / row_scale, high = ranges[i].high / row_scale;
-      const group_params fit = inner_.fit(low, high);
-      q.scale[i] = low == 0 && high == 0 ? 0 : fit.scale * row_scale;
-      if (!o.symmetric) q.zero[i] = fit.zero;
-    }
+    std::vector<bool> zeros(w.rows());
+    for (std::size_t i = 0; i < w.rows(); ++i) zeros[i] = q.scale[i] == 0 && high[i] == 0;
+    inner_.fit(q.scale, high);
+    for (std::size_t i = 0; i < w.rows(); ++i) q.scale[i] = zeros[i] ? 0 : q.scale[i] * row_scale[i];
+    if (!o.symmetric) q.zero = std::move(high);
     return q;
   }
 

@@ -199,9 +199,18 @@ inline constexpr auto method_table = [] {
 
 namespace detail {
 
+/// Whether nothing changes the codes that a method has made: they may go to a sink. @pre the options are valid
+[[nodiscard]] inline bool codes_are_final(const quantize_options& options, std::size_t rows, std::size_t cols) {
+  return !info(options.method).feedback && options.compat == compat::none &&
+         !needs_fit(planned_format(options, rows, cols), options);
+}
+
 /// What quantize does. A template, so that it can be compiled in one place.
+/// @param sink  takes codes, scales and zero points instead of the result, whose codes are then empty, where the method
+///              can do so; null unless codes_are_final
 template <class = void>
-[[nodiscard]] result<quantized_matrix> run_method(const weight_view& w, const quantize_options& options) {
+[[nodiscard]] result<quantized_matrix> run_method(const weight_view& w, const quantize_options& options,
+                                                  block_sink* sink) {
   if (result<void> ok = check_isa(); !ok) return ok.error();
   if (result<void> ok = check_options(options); !ok) return ok.error();
   const method_entry& chosen = method_entries[static_cast<std::size_t>(options.method)];
@@ -211,13 +220,13 @@ template <class = void>
   if (options.inputs != nullptr)
     if (result<void> ok = options.inputs->check(w.cols()); !ok) return ok.error();
   if (options.compat == compat::official) return quantize_official(w, options);
-  result<quantized_matrix> q = chosen.quantize(w, options, result_format(options, w.rows(), w.cols()));
+  result<quantized_matrix> q = chosen.quantize(w, options, result_format(options, w.rows(), w.cols()), sink);
   if (q) q->method = chosen.info.name;
   return finish(w, options, chosen.info.feedback, std::move(q));
 }
 
 #ifdef SINQ_SEPARATE_COMPILATION
-extern template result<quantized_matrix> run_method<void>(const weight_view&, const quantize_options&);
+extern template result<quantized_matrix> run_method<void>(const weight_view&, const quantize_options&, block_sink*);
 #endif
 
 } // namespace detail
@@ -232,7 +241,7 @@ extern template result<quantized_matrix> run_method<void>(const weight_view&, co
 /// Compiling it takes a compiler some 20 seconds. A program of many units compiles it once by defining
 /// SINQ_SEPARATE_COMPILATION in all of them and including sinq/compile.hpp in one.
 [[nodiscard]] inline result<quantized_matrix> quantize(const weight_view& w, const quantize_options& options = {}) {
-  return detail::run_method<>(w, options);
+  return detail::run_method<>(w, options, nullptr);
 }
 
 } // namespace sinq

@@ -38,15 +38,21 @@ struct quantized_matrix {
   /// What the codes stand for.
   [[nodiscard]] std::span<const float> levels() const { return sinq::levels(format, custom_levels); }
 
-  /// A matrix of that format with room for everything that the format says is there.
-  [[nodiscard]] static quantized_matrix allocate(const matrix_format& format, std::string method) {
+  /// A matrix of that format with room for t, if the format has one: its codes, scales and zero points are elsewhere.
+  [[nodiscard]] static quantized_matrix outline(const matrix_format& format, std::string method) {
     quantized_matrix q;
     q.format = format;
     q.method = std::move(method);
+    if (format.has_col_scale) q.col_scale.resize(format.row_tiles() * format.cols);
+    return q;
+  }
+
+  /// A matrix of that format with room for everything that the format says is there.
+  [[nodiscard]] static quantized_matrix allocate(const matrix_format& format, std::string method) {
+    quantized_matrix q = outline(format, std::move(method));
     q.codes = {format.rows * format.cols, aligned_buffer<std::uint8_t>::uninitialized};
     q.scale.resize(format.rows * format.groups());
     if (format.has_zero) q.zero.resize(q.scale.size());
-    if (format.has_col_scale) q.col_scale.resize(format.row_tiles() * format.cols);
     if (format.scale_bits != 0) q.scale_base.resize(format.rows * format.super_groups());
     if (format.has_zero && format.zero_bits != 0) q.zero_base.resize(format.rows * format.super_groups());
     if (format.grid == grid::custom) q.custom_levels.resize(static_cast<std::size_t>(max_code(format.bits)) + 1);

@@ -1,10 +1,10 @@
 #pragma once
 
 #include "../core/error.hpp"
+#include "group_loops.hpp"
 #include "quantized_matrix.hpp"
 
 #include <concepts>
-#include <span>
 
 namespace sinq {
 
@@ -22,21 +22,12 @@ concept quantizer = requires(const Q& q, matrix_view<const float> w) {
   { q(w) } -> std::same_as<result<quantized_matrix>>;
 };
 
-namespace detail {
-
-/// Quantizes row i group by group into `out`: q.group(weights, codes) gives the scale and zero point of one.
+/// A quantizer of rows that do not depend on each other, for `quantize_tiles` to run on rows of any number of groups:
+///   q.block(w, to)  writes codes, scales and zero points of some rows
 template <class Q>
-void quantize_groups(const Q& q, std::span<const float> row, std::size_t i, quantized_matrix& out) {
-  const matrix_format& f = out.format;
-  for (std::size_t g = 0; g < f.groups(); ++g) {
-    const std::size_t begin = g * f.group_size;
-    const std::size_t count = f.group_cols(g);
-    const auto fit = q.group(row.subspan(begin, count), out.codes.span().subspan(i * f.cols + begin, count));
-    out.scale[i * f.groups() + g] = fit.scale;
-    if (f.has_zero) out.zero[i * f.groups() + g] = fit.zero;
-  }
-}
-
-} // namespace detail
+concept block_quantizer = quantizer<Q> && Q::row_independent &&
+    requires(const Q& q, matrix_view<const float> w, const detail::rows_result& to) {
+  q.block(w, to);
+};
 
 } // namespace sinq

@@ -2,6 +2,7 @@
 
 #include "../core/convert.hpp"
 #include "grids.hpp"
+#include "group_loops.hpp"
 #include "quantizer.hpp"
 
 #include <algorithm>
@@ -58,21 +59,45 @@ struct value_range {
   return found;
 }
 
-/// Codes of the levels nearest to w / s + z.
-template <class Grid>
-struct nearest_loop {
+/// Scales and zero points of round to nearest, in place of the smallest and largest weight of each group.
+struct rtn_fit_loop {
+  float levels;       ///< 2^b - 1
+  float per_max_zero; ///< 1 / max_zero(aux)
+  bool symmetric;
+  bool rounded;
+
   template <std::size_t W>
-  SINQ_INLINE static void run(const float* w, std::size_t n, const group_params& fit, const Grid& grid,
-                              std::uint8_t* codes) {
-    vec<float, W> x;
-    vec<std::int32_t, W> code;
+  SINQ_INLINE static void run(const rtn_fit_loop& by, float* low, float* high, std::size_t n) {
     std::size_t k = 0;
-    for (; k + W <= n; k += W) {
-      load(w + k, x);
-      grid.find_codes(x / fit.scale + fit.zero, code);
-      store(__builtin_convertvector(code, vec<std::uint8_t, W>), codes + k);
+    for (; k + W <= n; k += W) find<W>(by, low + k, high + k);
+    for (; k < n; ++k) find<1>(by, low + k, high + k);
+  }
+
+private:
+  template <std::size_t W>
+  SINQ_INLINE static void find(const rtn_fit_loop& by, float* lows, float* highs) {
+    vec<float, W> low, high, scale, zero;
+    load(lows, low);
+    load(highs, high);
+    const vec<float, W> most = -low < high ? high : -low; // max |w|
+    const vec<float, W> least = vec<float, W>{} + std::numeric_limits<float>::min();
+    if (by.symmetric) {
+      zero = vec<float, W>{} + by.levels * 0.5f;
+      scale = most / zero;
+      scale = scale < least ? least : scale;
+      scale = most == 0.0f ? vec<float, W>{} : scale;
+    } else {
+      const vec<float, W> range = high - low, coarsest = most * by.per_max_zero;
+      scale = range <= std::numeric_limits<float>::max() ? range / by.levels : high / by.levels - low / by.levels;
+      scale = scale < coarsest ? coarsest : scale;
+      scale = scale < least ? least : scale;
+      zero = -(low / scale);
+      if (by.rounded) zero = (zero + 0x1.8p23f) - 0x1.8p23f;
+      scale = most == 0.0f ? vec<float, W>{} + 1e-4f / by.levels : scale;
+      zero = most == 0.0f ? vec<float, W>{} : zero;
     }
-    for (; k < n; ++k) codes[k] = grid.code(w[k] / fit.scale + fit.zero);
+    store(scale, lows);
+    store(zero, highs);
   }
 };
 
@@ -105,7 +130,7 @@ public:
   [[nodiscard]] std::size_t group_size() const { return options_.group_size; }
   [[nodiscard]] const rtn_options& options() const { return options_; }
 
-  /// @param w  [N x K], finite (SINQ_ASSERT in group())
+  /// @param w  [N x K], finite
   /// @errors   errc::empty_matrix, errc::invalid_argument (group_size 0)
   [[nodiscard]] result<quantized_matrix> operator()(matrix_view<const float> w) const {
     if (w.empty()) return make_error(errc::empty_matrix, "rtn: the matrix is ", w.rows(), " x ", w.cols());
@@ -117,60 +142,59 @@ public:
                                                      .aux = options_.aux,
                                                      .has_zero = options_.noz || !options_.symmetric},
                                                     "rtn");
-    for (std::size_t i = 0; i < w.rows(); ++i) detail::quantize_groups(*this, w.row(i), i, q);
+    std::vector<float> unused(q.zero.empty() ? q.scale.size() : 0);
+    block(w, {q.codes.data(), q.scale.data(), q.zero.empty() ? unused.data() : q.zero.data()});
     return q;
   }
 
-  /// Quantizes one group: writes a code for each weight, returns scale and zero point.
-  /// @pre w is finite, not empty, and codes is as long
-  group_params group(std::span<const float> w, std::span<std::uint8_t> codes) const {
-    SINQ_ASSERT(!w.empty() && codes.size() == w.size());
-    SINQ_ASSERT(std::all_of(w.begin(), w.end(), [](float value) { return is_finite(value); }));
-    const auto [low, high] = detail::low_and_high(w);
-    if (options_.noz) return assign_noz(w, std::max(-low, high), codes);
-    const group_params fit = this->fit(low, high);
-    if (fit.scale == 0) {
-      std::fill(codes.begin(), codes.end(), static_cast<std::uint8_t>(max_code(bits_) / 2));
-      return fit;
-    }
-    detail::run_wide<detail::nearest_loop<detail::uniform_grid>>(w.data(), w.size(), fit, detail::uniform_grid{levels_},
-                                                                 codes.data());
-    return fit;
+  /// Quantizes some rows, of any number of groups.
+  /// @pre w is finite and not empty
+  /// @param ahead  elements from w to the weights that come next, 0 if they are not in memory
+  void block(matrix_view<const float> w, const detail::rows_result& to, std::size_t ahead = 0) const {
+    const detail::grouped_rows rows{w, options_.group_size, ahead};
+    const std::size_t groups = rows.all_groups();
+    detail::run_wide<detail::group_range_loop>(rows, to.scale, to.zero);
+    if (options_.noz) return assign_noz(rows, to);
+    fit({to.scale, groups}, {to.zero, groups});
+    detail::run_wide<detail::nearest_loop<detail::uniform_grid>>(rows, detail::uniform_grid{levels_},
+                                                                 static_cast<std::uint8_t>(max_code(bits_) / 2), to);
   }
 
-  /// Scale and zero point of a group whose weights reach from low to high. @pre both are finite, and not noz
-  [[nodiscard]] group_params fit(float low, float high) const {
-    SINQ_ASSERT(!options_.noz);
-    return options_.symmetric ? fit_symmetric(low, high) : fit_asymmetric(low, high);
+  /// Quantizes one group: writes a code for each weight, returns scale and zero point.
+  /// @pre w is finite, not empty, no longer than a group, and codes is as long
+  group_params group(std::span<const float> w, std::span<std::uint8_t> codes) const {
+    SINQ_ASSERT(!w.empty() && codes.size() == w.size() && w.size() <= options_.group_size);
+    SINQ_ASSERT(std::all_of(w.begin(), w.end(), [](float value) { return is_finite(value); }));
+    group_params found{};
+    block({w.data(), 1, w.size()}, {codes.data(), &found.scale, &found.zero});
+    return found;
+  }
+
+  /// Scales and zero points of groups whose weights reach from low to high, in their place.
+  /// @pre all are finite, and not noz
+  void fit(std::span<float> low, std::span<float> high) const {
+    SINQ_ASSERT(!options_.noz && low.size() == high.size());
+    const bool rounded = options_.zero == zero_mode::rounded;
+    detail::run_wide<detail::rtn_fit_loop>(
+        detail::rtn_fit_loop{levels_, 1 / detail::max_zero(options_.aux), options_.symmetric, rounded}, low.data(),
+        high.data(), low.size());
+    if (!rounded && !options_.symmetric)
+      for (float& zero : high) zero = detail::as_stored(zero, storage(options_.aux)) + 0.0f; // + 0: no negative zero
   }
 
 private:
-  [[nodiscard]] group_params fit_asymmetric(float low, float high) const {
-    const float most = std::max(-low, high); // max |w|
-    if (most == 0) return {1e-4f / levels_, 0.0f};
-    const float range = high - low;
-    const float step = is_finite(range) ? range / levels_ : high / levels_ - low / levels_;
-    const float scale = std::max({step, most / detail::max_zero(options_.aux), std::numeric_limits<float>::min()});
-    const float zero = -(low / scale);
-    if (options_.zero == zero_mode::fractional) return {scale, detail::as_stored(zero, storage(options_.aux)) + 0.0f};
-    return {scale, std::nearbyint(zero) + 0.0f}; // + 0: no negative zero
-  }
-
-  [[nodiscard]] group_params fit_symmetric(float low, float high) const {
-    const float most = std::max(-low, high);
-    if (most == 0) return {0.0f, levels_ * 0.5f};
-    return {std::max(most / (levels_ * 0.5f), std::numeric_limits<float>::min()), levels_ * 0.5f};
-  }
-
-  /// Codes, scale and zero point of the reference's symmetric grid. Adding 1.5 * 2^23 leaves the nearest integer, half
-  /// to even, in the low mantissa bits, for negative values too.
-  group_params assign_noz(std::span<const float> w, float most, std::span<std::uint8_t> codes) const {
-    const auto middle = static_cast<std::uint32_t>(max_code(bits_) / 2);
-    const auto steps = static_cast<float>(std::max(1, max_code(bits_) / 2 - 1));
-    const float scale = most == 0 ? 1e-5f / steps : std::max(most / steps, std::numeric_limits<float>::min());
-    for (std::size_t k = 0; k < w.size(); ++k)
-      codes[k] = static_cast<std::uint8_t>((std::bit_cast<std::uint32_t>(w[k] / scale + 0x1.8p23f) + middle) & 0xffu);
-    return {scale, static_cast<float>(middle)};
+  /// Codes, scales and zero points of the reference's symmetric grid, in place of the smallest and largest weights.
+  void assign_noz(const detail::grouped_rows& rows, const detail::rows_result& to) const {
+    const int middle = max_code(bits_) / 2;
+    const auto steps = static_cast<float>(std::max(1, middle - 1));
+    for (std::size_t n = 0; n < rows.all_groups(); ++n) {
+      const float most = std::max(-to.scale[n], to.zero[n]);
+      to.scale[n] = most == 0 ? 1e-5f / steps : std::max(most / steps, std::numeric_limits<float>::min());
+      to.zero[n] = 0;
+    }
+    detail::run_wide<detail::nearest_loop<detail::centred_grid>>(rows, detail::centred_grid{middle}, std::uint8_t{0},
+                                                                 to);
+    std::fill_n(to.zero, rows.all_groups(), static_cast<float>(middle));
   }
 
   int bits_;

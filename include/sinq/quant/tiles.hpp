@@ -2,12 +2,15 @@
 
 #include "../core/parallel.hpp"
 #include "../core/weight_view.hpp"
+#include "block_sink.hpp"
 #include "quantizer.hpp"
 
 #include <algorithm>
 #include <cstdint>
 #include <memory>
 #include <optional>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 namespace sinq {
@@ -43,6 +46,7 @@ public:
   }
 
   [[nodiscard]] std::size_t size() const { return (all_cols_ + cols_ - 1) / cols_; }
+  [[nodiscard]] std::size_t rows() const { return rows_; }
   /// The weights of a tile, once they are loaded.
   [[nodiscard]] matrix_view<float> tile(std::size_t n) {
     return {values_ + n * rows_ * cols_, rows_, std::min(cols_, all_cols_ - n * cols_)};
@@ -60,25 +64,6 @@ public:
         finite &= all_finite({tile(n).row(begin).data(), (end - begin) * tile(n).cols()});
     }
     return finite;
-  }
-
-  /// Copies the results of the tiles into that of the whole matrix.
-  void place(std::span<const quantized_matrix> tiles, quantized_matrix& whole) const {
-    const std::size_t groups = whole.format.groups();
-    for (std::size_t i = 0; i < rows_; ++i) {
-      std::uint8_t* code = whole.codes.data() + (i0_ + i) * whole.format.cols + j0_;
-      std::size_t group = (i0_ + i) * groups + j0_ / whole.format.group_size;
-      for (const quantized_matrix& tile : tiles) {
-        if (!tile.codes.empty()) code = std::copy_n(tile.codes.data() + i * tile.format.cols, tile.format.cols, code);
-        for (std::size_t g = 0; g < tile.format.groups(); ++g, ++group) {
-          whole.scale[group] = tile.scale[i * tile.format.groups() + g];
-          if (whole.format.has_zero) whole.zero[group] = tile.zero[i * tile.format.groups() + g];
-        }
-      }
-    }
-    if (!whole.format.has_col_scale) return;
-    float* t = whole.col_scale.data() + whole.format.row_tile(i0_) * whole.format.cols + j0_;
-    for (const quantized_matrix& tile : tiles) t = std::copy(tile.col_scale.begin(), tile.col_scale.end(), t);
   }
 
 private:
@@ -113,45 +98,162 @@ private:
   return {};
 }
 
-/// Quantizes W tile by tile, a tile being one group of columns of all rows (of tile_rows of them in two dimensions, and
-/// of any number where rows do not depend on each other), in parallel; the result is the same for any executor.
+namespace detail {
+
+/// What quantize_tiles and quantize_rows have made of all rows, or why they could not.
+[[nodiscard]] inline result<quantized_matrix> finished(result<void> done, const weight_view& w, quantized_matrix out) {
+  if (done) return out;
+  if (done.error().code != errc::non_finite) return std::move(done).error();
+  return non_finite_weight(w);
+}
+
+/// Where parts of a matrix go: to the sink that is given, or into `out`, which then gets room for them.
+class part_target {
+public:
+  part_target(const matrix_format& format, std::string method, block_sink* given, quantized_matrix& out)
+      : own_{out}, used_{given != nullptr ? *given : own_} {
+    out = given != nullptr ? quantized_matrix::outline(format, std::move(method))
+                           : quantized_matrix::allocate(format, std::move(method));
+  }
+  [[nodiscard]] block_sink& operator*() { return used_; }
+
+private:
+  matrix_sink own_;
+  block_sink& used_;
+};
+
+/// Quantizes some rows at a time, about 16 KiB of floats, so that the weights are read from memory once.
+template <block_quantizer Q>
+class row_worker {
+public:
+  row_worker(const weight_view& w, const Q& q, block_sink& to)
+      : w_{w}, q_{q}, to_{to}, floats_{w.floats()}, groups_{(w.cols() + q.group_size() - 1) / q.group_size()},
+        rows_{std::clamp<std::size_t>(4096 / w.cols(), 1, w.rows())}, codes_(rows_ * w.cols()), scale_(rows_ * groups_),
+        zero_(rows_ * groups_) {}
+
+  /// @param prepare  changes a row before it is quantized, or fails; nullptr: nothing does
+  template <class Prepare>
+  [[nodiscard]] result<void> run(std::size_t begin, std::size_t end, const Prepare& prepare) {
+    for (std::size_t i = begin; i < end; i += rows_) {
+      const std::size_t count = std::min(rows_, end - i);
+      matrix_view<const float> some;
+      std::size_t ahead = 0;
+      if (floats_ && std::is_null_pointer_v<Prepare>) {
+        some = floats_->block(i, 0, count, w_.cols());
+        if (i + count < w_.rows()) ahead = count * some.stride();
+      } else {
+        loaded_.resize(rows_ * w_.cols());
+        const matrix_view<float> to{loaded_.data(), count, w_.cols()};
+        for (std::size_t r = 0; r < count; ++r) w_.load(i + r, 0, to.row(r));
+        some = to;
+      }
+      for (std::size_t r = 0; r < count; ++r)
+        if (!all_finite(some.row(r))) return make_error(errc::non_finite, "non-finite weight");
+      if constexpr (!std::is_null_pointer_v<Prepare>)
+        for (std::size_t r = 0; r < count; ++r)
+          if (result<void> ok = prepare(i + r, std::span{loaded_}.subspan(r * w_.cols(), w_.cols())); !ok) return ok;
+      q_.block(some, {codes_.data(), scale_.data(), zero_.data()}, ahead);
+      to_.put_codes(i, 0, {codes_.data(), count, w_.cols()});
+      to_.put_groups(i, 0, {scale_.data(), count, groups_}, {zero_.data(), count, groups_});
+    }
+    return {};
+  }
+
+private:
+  const weight_view& w_;
+  const Q& q_;
+  block_sink& to_;
+  std::optional<matrix_view<const float>> floats_;
+  std::size_t groups_, rows_;
+  std::vector<std::uint8_t> codes_;
+  std::vector<float> scale_, zero_, loaded_;
+};
+
+/// Quantizes W row by row, in parallel.
+template <block_quantizer Q, class Prepare = std::nullptr_t>
+[[nodiscard]] result<quantized_matrix> quantize_rows(const weight_view& w, const matrix_format& format,
+                                                     std::string method, const Q& q, const run_options& run,
+                                                     block_sink* sink, const Prepare& prepare = nullptr) {
+  quantized_matrix out;
+  part_target target{format, std::move(method), sink, out};
+  const auto rows = [&](std::size_t begin, std::size_t end) {
+    return row_worker<Q>{w, q, *target}.run(begin, end, prepare);
+  };
+  result<void> done = parallel_for(run.on(), w.rows(), tile_rows(w.rows(), w.cols()), rows, run.progress);
+  return finished(std::move(done), w, std::move(out));
+}
+
+/// Quantizes a tile by a quantizer that makes a quantized_matrix of it.
+template <class Q>
+[[nodiscard]] result<void> quantize_tile(const Q& q, matrix_view<const float> tile,
+                                         [[maybe_unused]] const matrix_format& format, const tile_result& to) {
+  const result<quantized_matrix> part = q(tile);
+  if (!part) return part.error();
+  SINQ_ASSERT(part->format.has_zero == format.has_zero && part->format.has_col_scale == format.has_col_scale);
+  if (!part->codes.empty()) to.sink.put_codes(to.row, to.col, part->code_matrix());
+  for (std::size_t i = 0; i < tile.rows(); ++i) to.scale[i * to.stride] = part->scale[i];
+  for (std::size_t i = 0; i < part->zero.size(); ++i) to.zero[i * to.stride] = part->zero[i];
+  std::copy(part->col_scale.begin(), part->col_scale.end(), to.t);
+  return {};
+}
+
+/// Quantizes W in tiles of one group of columns, in parallel; see quantize_tiles.
+template <quantizer Q>
+[[nodiscard]] result<quantized_matrix> quantize_bundles(const weight_view& w, const matrix_format& format,
+                                                        std::string method, const Q& q, const run_options& run,
+                                                        block_sink* sink) {
+  quantized_matrix out;
+  part_target target{format, std::move(method), sink, out};
+  const std::size_t cols = std::min(format.group_size, w.cols());
+  const std::size_t rows = format.tile_rows != 0 ? format.tile_height()
+                           : Q::row_independent  ? tile_rows(w.rows(), cols)
+                                                 : w.rows();
+  const std::size_t row_tiles = (w.rows() + rows - 1) / rows;
+  const std::size_t bundle_cols = tiles_at_once(rows * cols, format.groups()) * cols;
+  const std::size_t bundles = (w.cols() + bundle_cols - 1) / bundle_cols;
+  const auto quantize_bundle = [&](std::size_t n, std::size_t) -> result<void> {
+    const std::size_t i0 = n % row_tiles * rows;
+    const std::size_t j0 = n / row_tiles * bundle_cols;
+    tile_bundle bundle{i0, j0, std::min(rows, w.rows() - i0), cols, std::min(bundle_cols, w.cols() - j0)};
+    if (!bundle.load(w)) return make_error(errc::non_finite, "non-finite weight");
+    std::vector<float> scale(bundle.rows() * bundle.size()), zero(scale.size());
+    for (std::size_t tile = 0; tile < bundle.size(); ++tile) {
+      const std::size_t col = j0 + tile * cols;
+      float* const t = format.has_col_scale ? &out.col_scale[format.row_tile(i0) * w.cols() + col] : nullptr;
+      const tile_result to{*target, i0, col, scale.data() + tile, zero.data() + tile, bundle.size(), t};
+      if constexpr (tile_quantizer<Q>)
+        q.tile(bundle.tile(tile), to);
+      else if (result<void> ok = quantize_tile(q, bundle.tile(tile), format, to); !ok)
+        return ok;
+    }
+    (*target).put_groups(i0, j0 / format.group_size, {scale.data(), bundle.rows(), bundle.size()},
+                         {zero.data(), bundle.rows(), bundle.size()});
+    return {};
+  };
+  result<void> done = parallel_for(run.on(), row_tiles * bundles, 1, quantize_bundle, run.progress);
+  return finished(std::move(done), w, std::move(out));
+}
+
+} // namespace detail
+
+/// Quantizes W tile by tile, a tile being one group of columns of all rows (of tile_rows of them in two dimensions), or
+/// row by row where rows do not depend on each other, in parallel; the result is the same for any executor.
 /// @param w       [N x K] of any floating type, finite
 /// @param format  of the result; its group_size is the width of a tile, its tile_rows the height
 /// @param q       called with tiles of floats, each of one group
+/// @param sink    takes codes, scales and zero points, which the result is then without; borrowed
 /// @errors        errc::empty_matrix, errc::non_finite (the first row and column in row-major order), errc::cancelled,
 ///                and those of q
 /// Memory: beside the result, the tiles in flight, up to eight of 8 MiB in all for each thread, or one that is larger.
 template <quantizer Q>
 [[nodiscard]] result<quantized_matrix> quantize_tiles(const weight_view& w, const matrix_format& format,
-                                                      std::string method, const Q& q, const run_options& run = {}) {
+                                                      std::string method, const Q& q, const run_options& run = {},
+                                                      block_sink* sink = nullptr) {
   if (result<void> ok = check_quantizable(w, format.group_size); !ok) return ok.error();
-  quantized_matrix out = quantized_matrix::allocate(format, std::move(method));
-  const std::size_t cols = std::min(format.group_size, w.cols());
-  const std::size_t rows = format.tile_rows != 0 ? format.tile_height()
-                           : Q::row_independent  ? detail::tile_rows(w.rows(), cols)
-                                                 : w.rows();
-  const std::size_t row_tiles = (w.rows() + rows - 1) / rows;
-  const std::size_t bundle_cols = detail::tiles_at_once(rows * cols, format.groups()) * cols;
-  const std::size_t bundles = (w.cols() + bundle_cols - 1) / bundle_cols;
-  const auto quantize_bundle = [&](std::size_t n, std::size_t) -> result<void> {
-    const std::size_t i0 = n % row_tiles * rows;
-    const std::size_t j0 = n / row_tiles * bundle_cols;
-    detail::tile_bundle bundle{i0, j0, std::min(rows, w.rows() - i0), cols, std::min(bundle_cols, w.cols() - j0)};
-    if (!bundle.load(w)) return make_error(errc::non_finite, "non-finite weight");
-    std::vector<quantized_matrix> parts;
-    for (std::size_t tile = 0; tile < bundle.size(); ++tile) {
-      result<quantized_matrix> part = q(matrix_view<const float>{bundle.tile(tile)});
-      if (!part) return std::move(part).error();
-      SINQ_ASSERT(part->format.has_zero == format.has_zero && part->format.has_col_scale == format.has_col_scale);
-      parts.push_back(*std::move(part));
-    }
-    bundle.place(parts, out);
-    return {};
-  };
-  result<void> done = parallel_for(run.on(), row_tiles * bundles, 1, quantize_bundle, run.progress);
-  if (done) return out;
-  if (done.error().code != errc::non_finite) return done.error();
-  return detail::non_finite_weight(w);
+  if constexpr (block_quantizer<Q>)
+    return detail::quantize_rows(w, format, std::move(method), q, run, sink);
+  else
+    return detail::quantize_bundles(w, format, std::move(method), q, run, sink);
 }
 
 } // namespace sinq
