@@ -65,37 +65,36 @@ namespace detail {
 struct isa_info {
   isa id;
   std::string_view name; ///< as SINQ_ISA spells it
+  std::size_t floats;    ///< of a vector
   bool (*is_here)();     ///< whether this processor has it and the library was compiled for it
 };
 
 /// All instruction sets, in the order of the enumeration; the last one that is here is the fastest.
 inline constexpr std::array isa_table {
-  isa_info{isa::scalar, "scalar", [] { return true; }},
+  isa_info{isa::scalar, "scalar", 1, [] { return true; }},
 #if defined(__aarch64__)
-      isa_info{isa::neon, "neon", [] { return true; }},
+      isa_info{isa::neon, "neon", 4, [] { return true; }},
 #else
-      isa_info{isa::neon, "neon", [] { return false; }},
+      isa_info{isa::neon, "neon", 4, [] { return false; }},
 #endif
 #if SINQ_X86
-      isa_info{isa::avx2, "avx2",
+      isa_info{isa::avx2, "avx2", 8,
                [] { return __builtin_cpu_supports("avx2") != 0 && __builtin_cpu_supports("fma") != 0; }},
-      isa_info{isa::avx512, "avx512", [] { return detail::has_avx512(); }},
+      isa_info{isa::avx512, "avx512", 16, [] { return detail::has_avx512(); }},
 #else
-      isa_info{isa::avx2, "avx2", [] { return false; }}, isa_info{isa::avx512, "avx512", [] { return false; }},
+      isa_info{isa::avx2, "avx2", 8, [] { return false; }}, isa_info{isa::avx512, "avx512", 16, [] { return false; }},
 #endif
 #if SINQ_AMX
-      isa_info{isa::amx, "amx", [] { return detail::has_avx512() && detail::has_amx(); }},
+      isa_info{isa::amx, "amx", 16, [] { return detail::has_avx512() && detail::has_amx(); }},
 #else
-      isa_info{isa::amx, "amx", [] { return false; }},
+      isa_info{isa::amx, "amx", 16, [] { return false; }},
 #endif
 };
 
 /// Floats of a vector.
 [[nodiscard]] constexpr std::size_t vector_floats(isa id) {
-  constexpr std::array<std::size_t, isa_table.size()> floats{1, 4, 8, 16, 16};
-  return floats[static_cast<std::size_t>(id)];
+  return isa_table[static_cast<std::size_t>(id)].floats;
 }
-
 [[nodiscard]] constexpr std::string_view to_string(isa id) {
   return isa_table[static_cast<std::size_t>(id)].name;
 }
