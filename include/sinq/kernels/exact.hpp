@@ -188,9 +188,7 @@ private:
                                    const float* const (&x)[T], std::size_t j, std::size_t lane,
                                    segment_sums<T, P, W>& sums) {
     const byte* const block = p.codes + j / block_cols * block_bytes(Bits);
-    for (std::size_t panel = 0; panel < P; ++panel)
-      for (std::size_t line = 0; line < block_bytes(Bits) / 2; line += 64)
-        __builtin_prefetch(block + panel * p.panel_bytes + prefetch_bytes + line);
+    prefetch_half<Bits, P>(p, block, j % block_cols / 32);
 #pragma GCC unroll 8
     for (std::size_t q = 0; q < 8; ++q) {
       vec<std::uint32_t, W> codes[P];

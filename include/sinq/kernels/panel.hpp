@@ -83,7 +83,7 @@ SINQ_INLINE void load_quad(const byte* block, std::size_t half, std::size_t q, s
   }
 }
 
-/// Asks for codes that will be used some time after half a block.
+/// Asks for the codes that lie prefetch_bytes after those of 32 columns of a block.
 template <int Bits, std::size_t P>
 SINQ_INLINE void prefetch_half(const panel_product& p, const byte* block, std::size_t half) {
   constexpr std::size_t bytes = block_bytes(Bits) / 2;

@@ -38,12 +38,10 @@ SINQ_TARGET_VNNI void multiply_tokens(const panel_product& p, std::size_t token,
     const std::size_t sums = sum_index({token, T}, step, p.steps);
     const std::int8_t* const x = p.bytes + sums * Step;
     const byte* const block = p.codes + step * Step / block_cols * block_bytes(Bits);
-    for (std::size_t n = 0; n < P; ++n)
-      for (std::size_t line = 0; line < block_bytes(Bits) * Step / block_cols; line += 64)
-        _mm_prefetch(reinterpret_cast<const char*>(block) + n * p.panel_bytes + prefetch_bytes + line, _MM_HINT_T0);
 #pragma GCC unroll 1
     for (std::size_t part = 0; part < Step; part += 32) {
       const std::size_t half = (step * Step + part) % block_cols / 32;
+      prefetch_half<Bits, P>(p, block, half);
 #pragma GCC unroll 8
       for (int q = 0; q < 8; ++q) {
         __m512i values[P];
