@@ -105,7 +105,7 @@ void check_format(const sinq::matrix_format& f, const std::vector<std::size_t>& 
 
 TEST_CASE("matmul agrees with double on every width, grid and group size") {
   for (const auto& [rows, cols] : {std::pair{19u, 200u}, {16u, 64u}, {5u, 33u}, {33u, 384u}, {1u, 1u}})
-    for (const sinq::matrix_format& f : all_kinds(rows, cols)) check_format(f, {1, 3, 9});
+    for (const sinq::matrix_format& f : all_kinds(rows, cols)) check_format(f, {1, 3, 9, 17});
 }
 
 TEST_CASE("matmul agrees with double for every number of tokens") {
