@@ -37,13 +37,7 @@ void add_eigen(const peer_input& in, std::vector<contender>& to) {
       multiply_rows(w, in.io, tokens, rows * n / count, rows * (n + 1) / count);
     });
   };
-  to.push_back({.name = fmt::format("Eigen ({})", Eigen::SimdInstructionSetsInUse()),
-                .weights = "f32",
-                .weight_bytes = static_cast<double>(in.weights.rows * in.weights.cols * sizeof(float)),
-                .kind = arithmetic::f32,
-                .worst_error = 1e-4,
-                .expected = in.expected,
-                .multiply = multiply});
+  to.push_back(f32_peer(in, fmt::format("Eigen ({})", Eigen::SimdInstructionSetsInUse()), multiply));
 }
 
 } // namespace sinq_bench

@@ -22,13 +22,7 @@ void add_openblas(const peer_input& in, std::vector<contender>& to) {
       cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasTrans, m, n, k, 1.0f, in.io.x.data(), k, w, k, 0.0f, in.io.y.data(),
                   n);
   };
-  to.push_back({.name = fmt::format("OpenBLAS ({})", openblas_get_corename()),
-                .weights = "f32",
-                .weight_bytes = static_cast<double>(in.weights.rows * in.weights.cols * sizeof(float)),
-                .kind = arithmetic::f32,
-                .worst_error = 1e-4,
-                .expected = in.expected,
-                .multiply = multiply});
+  to.push_back(f32_peer(in, fmt::format("OpenBLAS ({})", openblas_get_corename()), multiply));
 }
 
 } // namespace sinq_bench

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <cstring>
+#include <utility>
 
 namespace sinq_bench {
 
@@ -12,6 +13,17 @@ dense_weights::dense_weights(const sinq::packed_matrix& packed, std::size_t byte
   float* const first = reinterpret_cast<float*>(memory.span().data());
   sinq::dequantize(packed, {first, rows, cols});
   for (std::size_t n = 1; n < count; ++n) std::memcpy(first + n * rows * cols, first, rows * cols * sizeof(float));
+}
+
+contender f32_peer(const peer_input& in, std::string name,
+                   std::function<void(std::size_t tokens, std::size_t threads)> multiply) {
+  return {.name = std::move(name),
+          .weights = "f32",
+          .weight_bytes = static_cast<double>(in.weights.rows * in.weights.cols * sizeof(float)),
+          .kind = arithmetic::f32,
+          .worst_error = 1e-4,
+          .expected = in.expected,
+          .multiply = std::move(multiply)};
 }
 
 std::vector<contender> peers(const peer_input& in) {

@@ -24,6 +24,10 @@ struct peer_input {
   std::shared_ptr<const expected_rows> expected;
 };
 
+/// A peer that multiplies by the floats themselves.
+[[nodiscard]] contender f32_peer(const peer_input& in, std::string name,
+                                 std::function<void(std::size_t tokens, std::size_t threads)> multiply);
+
 void add_eigen(const peer_input& in, std::vector<contender>& to);
 void add_openblas(const peer_input& in, std::vector<contender>& to);
 void add_onednn(const peer_input& in, std::vector<contender>& to);
