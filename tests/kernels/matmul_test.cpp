@@ -86,7 +86,7 @@ void check_format(const sinq::matrix_format& f, const std::vector<std::size_t>& 
         CHECK(close_to_products(y, expected, tolerance));
         continue;
       }
-      if (isa == sinq::isa::amx && count > 16) {
+      if (isa == sinq::isa::amx && count >= 128) {
         CHECK(close_to_products(y, expected, bf16_tolerance));
         continue;
       }

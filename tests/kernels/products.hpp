@@ -59,8 +59,9 @@ template <class Folded>
 }
 
 /// How far products of numbers that are rounded to bf16 are from exact ones, of the sum of the magnitudes of what
-/// enters them: 2^-9 for each of the two, and f32 sums.
-inline constexpr double bf16_tolerance = 0x1p-8 + 0x1p-18 + 1e-6;
+/// enters them: 2^-8 for each of the two, half a step of a significand of 8 bits just above a power of two, and f32
+/// sums.
+inline constexpr double bf16_tolerance = 0x1p-7 + 0x1p-16 + 1e-6;
 
 /// The products of weights with tokens.
 [[nodiscard]] inline products multiply(const sinq::quantized_matrix& q, const matrix& x) {

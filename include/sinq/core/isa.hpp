@@ -43,13 +43,14 @@ namespace detail {
 }
 #endif
 #if SINQ_AMX
-/// Whether the processor has tiles of bf16, the system saves them, and this process may use them: asks for it, once.
+/// Whether the processor has tiles of bf16 and bytes, the system saves them, and this process may use them: asks for
+/// it, once.
 [[nodiscard]] inline bool has_amx() {
   static const bool granted = [] {
     unsigned a = 0, b = 0, c = 0, d = 0;
-    constexpr unsigned bf16 = 1u << 22, tile = 1u << 24, osxsave = 1u << 27;
+    constexpr unsigned tiles = 1u << 22 | 1u << 24 | 1u << 25, osxsave = 1u << 27; // of bf16, any, of bytes
     if (__get_cpuid(1, &a, &b, &c, &d) == 0 || (c & osxsave) == 0) return false;
-    if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & (bf16 | tile)) != (bf16 | tile)) return false;
+    if (__get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (d & tiles) != tiles) return false;
     constexpr unsigned tile_state = 3u << 17;
     asm volatile("xgetbv" : "=a"(a), "=d"(d) : "c"(0));
     constexpr long request_permission = 0x1023, tile_data = 18;

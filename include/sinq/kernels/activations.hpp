@@ -8,7 +8,8 @@
 #include "../pack/panels.hpp"
 
 #include <algorithm>
-#include <cmath>
+#include <array>
+#include <bit>
 #include <cstdint>
 #include <limits>
 #include <span>
@@ -64,20 +65,31 @@ struct strip {
 /// What a kernel multiplies with.
 enum class activation_form : std::uint8_t {
   floats,
-  bytes, ///< with a scale for each step
-  tiles, ///< of bf16
+  bytes,      ///< with a scale for each step
+  byte_tiles, ///< the same in strips of 16 tokens, zeros beyond M
+  tiles,      ///< of bf16
 };
-/// Tokens and columns of a tile.
-inline constexpr std::size_t bf16_tile_tokens = 16, bf16_tile_cols = 32;
+/// Tokens of a tile, and columns of one of bf16.
+inline constexpr std::size_t tile_tokens = 16, bf16_tile_cols = 32;
+/// Columns whose tiles of bf16 lie together for all tokens, and are multiplied together.
+inline constexpr std::size_t bf16_cols_at_once = 256;
+
+/// Where the tiles of bf16 of some tokens lie, for columns that begin with a multiple of bf16_cols_at_once: those of
+/// the other columns at once follow, then the next tokens.
+/// @param tokens, stride  of all
+[[nodiscard]] constexpr std::size_t bf16_tiles_offset_bytes(std::size_t token, std::size_t begin, std::size_t tokens,
+                                                            std::size_t stride) {
+  return (begin * tokens + token / tile_tokens * tile_tokens * std::min(bf16_cols_at_once, stride - begin)) * 2;
+}
 
 /// Some tokens as the kernels of one row tile want them: x' = (R x) t.
 struct activations {
-  std::size_t tokens = 0;
+  std::size_t tokens = 0;            ///< in whole tiles, for tiles
   std::size_t stride = 0;            ///< columns in whole blocks
   std::size_t steps = 0;             ///< sums of a token: segments, or steps of bytes
   aligned_buffer<float> values;      ///< [tokens x stride], zeros beyond K; empty if bytes are meant
   aligned_buffer<std::int8_t> bytes; ///< strip by strip [steps x size x step] x' rounded to multiples of unit
-  aligned_buffer<byte> tiles; ///< [tokens / 16, rounded up, x stride / 32 x 16 x 32] of bf16, zeros beyond M and K
+  aligned_buffer<byte> tiles; ///< [16 tokens x 32 columns] of bf16, zeros beyond M and K; see bf16_tiles_offset_bytes
   std::vector<float> sum;     ///< strip by strip [steps x size] sum of a step's x', as they are in values or bytes
   std::vector<float> unit;    ///< the same, max |x'| / 127 of a step; empty for floats
 };
@@ -97,32 +109,63 @@ struct product_loop {
   }
 };
 
+/// Rounds columns of a token to bf16, a row of each tile.
+struct bf16_tiles_loop {
+  template <std::size_t W>
+  SINQ_INLINE static void run(const float* x, std::size_t n, byte* to) {
+    for (std::size_t j = 0; j < n; j += bf16_tile_cols, to += tile_tokens * bf16_tile_cols * 2)
+      to_bfloat16_loop::run<W>(x + j, to, bf16_tile_cols);
+  }
+};
+
 SINQ_SEPARATE_ROUNDING_BEGIN
 
-/// x ~ unit q with |q| <= 127, and sum = the sum of unit q; n is a multiple of 16.
+/// Steps of x ~ unit q with |q| <= 127, and sum = the sum of unit q. One with a value that is not finite gets unit NaN,
+/// and so its outputs. A step is a multiple of 16; the q of the next one lies `apart` bytes on, unit and sum
+/// apart / step.
 struct bytes_loop {
   template <std::size_t W>
-  SINQ_INLINE static void run(const float* x, std::size_t n, std::int8_t* q, float& unit, float& sum) {
-    vec<float, W> values, most{};
-    for (std::size_t j = 0; j < n; j += W) {
-      load(x + j, values);
-      const vec<float, W> size = values < 0.0f ? -values : values;
-      most = size > most ? size : most;
+  SINQ_INLINE static void run(const float* x, std::size_t steps, std::size_t step, std::size_t apart, std::int8_t* q,
+                              float* unit, float* sum) {
+    for (; steps > 0; --steps, x += step, q += apart, unit += apart / step, sum += apart / step) {
+      const std::uint32_t most = most_bits<W>(x, step);
+      if (most >= std::bit_cast<std::uint32_t>(std::numeric_limits<float>::infinity())) {
+        std::fill_n(q, step, std::int8_t{0});
+        *unit = *sum = std::numeric_limits<float>::quiet_NaN();
+        continue;
+      }
+      *unit = std::max(std::bit_cast<float>(most) / 127, std::numeric_limits<float>::min());
+      *sum = *unit * static_cast<float>(round_step<W>(x, step, 1 / *unit, q));
+    }
+  }
+
+private:
+  /// The largest |x|, as its bits: those of infinity and NaN are larger than those of any number.
+  template <std::size_t W>
+  SINQ_INLINE static std::uint32_t most_bits(const float* x, std::size_t step) {
+    vec<std::uint32_t, W> most{}, bits;
+    for (std::size_t j = 0; j < step; j += W) {
+      load(x + j, bits);
+      bits &= 0x7fffffffu;
+      most = bits > most ? bits : most;
     }
     most_of_lanes<W>(most);
-    unit = std::max(most[0] / 127, std::numeric_limits<float>::min());
-    const float inverse = 1 / unit;
+    return most[0];
+  }
+  /// Writes q; the sum of q.
+  template <std::size_t W>
+  SINQ_INLINE static std::int32_t round_step(const float* x, std::size_t step, float inverse, std::int8_t* q) {
+    vec<float, W> values;
     vec<std::int32_t, W> total{};
-    for (std::size_t j = 0; j < n; j += W) {
+    for (std::size_t j = 0; j < step; j += W) {
       load(x + j, values);
       const vec<float, W> rounded = (values * inverse + 0x1.8p23f) - 0x1.8p23f;
       const vec<std::int32_t, W> whole = __builtin_convertvector(rounded, vec<std::int32_t, W>);
       store(__builtin_convertvector(whole, vec<std::int8_t, W>), q + j);
       total += whole;
     }
-    std::int32_t all = 0;
-    for (std::size_t lane = 0; lane < W; ++lane) all += total[lane];
-    sum = unit * static_cast<float>(all);
+    sum_of_lanes<W>(total);
+    return total[0];
   }
 };
 
@@ -146,13 +189,6 @@ struct float_sum_loop {
 
 SINQ_SEPARATE_ROUNDING_END
 
-/// Rounds a step of x' to bytes. One with a value that is not finite gets unit NaN, and so its outputs.
-inline void round_to_bytes(std::span<const float> x, std::int8_t* q, float& unit, float& sum) {
-  if (all_finite(x)) return run_wide<bytes_loop>(x.data(), x.size(), q, unit, sum);
-  std::fill_n(q, x.size(), std::int8_t{0});
-  unit = sum = std::numeric_limits<float>::quiet_NaN();
-}
-
 /// Prepares tokens for the rows of one tile.
 class activation_writer {
 public:
@@ -165,13 +201,16 @@ public:
 
   [[nodiscard]] activations operator()(std::size_t token_begin, std::size_t tokens, executor& threads) const {
     activations a = allocate(tokens);
-    constexpr std::size_t tokens_of_task = 8; // a strip, or the strips of the last tokens
+    const std::size_t tokens_of_task = in_tiles() ? tile_tokens : 8; // a strip, or the strips of the last tokens
     const auto write = [&](std::size_t begin, std::size_t end) -> result<void> {
       std::vector<float> row(a.stride);
-      strip s = strip_at(begin, tokens);
-      for (std::size_t m = begin; m < end; ++m) {
-        if (m == s.begin + s.size) s = strip_at(m, tokens);
-        load(token_begin + m, row);
+      strip s = strip_from(begin, tokens);
+      for (std::size_t m = begin; m < (end == tokens ? a.tokens : end); ++m) {
+        if (m == s.begin + s.size) s = strip_from(m, tokens);
+        if (m < tokens)
+          load(token_begin + m, row);
+        else
+          std::fill(row.begin(), row.end(), 0.0f);
         place(row, s, m, a);
       }
       return {};
@@ -181,23 +220,30 @@ public:
   }
 
 private:
+  [[nodiscard]] bool in_tiles() const {
+    return form_ == activation_form::tiles || form_ == activation_form::byte_tiles;
+  }
+  /// The strip that begins with that token.
+  [[nodiscard]] strip strip_from(std::size_t token, std::size_t tokens) const {
+    return in_tiles() ? strip{token, tile_tokens} : strip_at(token, tokens);
+  }
+
   [[nodiscard]] activations allocate(std::size_t tokens) const {
     activations a;
-    a.tokens = tokens;
+    a.tokens = in_tiles() ? (tokens + tile_tokens - 1) / tile_tokens * tile_tokens : tokens;
     a.stride = (f_.cols + block_cols - 1) / block_cols * block_cols;
     if (form_ == activation_form::tiles) {
-      const std::size_t rows = (tokens + bf16_tile_tokens - 1) / bf16_tile_tokens * bf16_tile_tokens;
-      a.tiles = aligned_buffer<byte>{rows * a.stride * 2};
+      a.tiles = aligned_buffer<byte>{a.tokens * a.stride * 2, aligned_buffer<byte>::uninitialized};
       return a;
     }
-    const bool bytes = form_ == activation_form::bytes;
+    const bool bytes = form_ != activation_form::floats;
     a.steps = bytes ? (f_.cols + step_ - 1) / step_ : segments_.size();
-    a.sum.resize(tokens * a.steps);
-    a.unit.resize(bytes ? tokens * a.steps : 0);
+    a.sum.resize(a.tokens * a.steps);
+    a.unit.resize(bytes ? a.tokens * a.steps : 0);
     if (bytes)
-      a.bytes = aligned_buffer<std::int8_t>{tokens * a.steps * step_, aligned_buffer<std::int8_t>::uninitialized};
+      a.bytes = aligned_buffer<std::int8_t>{a.tokens * a.steps * step_, aligned_buffer<std::int8_t>::uninitialized};
     else
-      a.values = aligned_buffer<float>{tokens * a.stride, aligned_buffer<float>::uninitialized};
+      a.values = aligned_buffer<float>{a.tokens * a.stride, aligned_buffer<float>::uninitialized};
     return a;
   }
 
@@ -219,15 +265,14 @@ private:
         run_wide<float_sum_loop>(row.data() + segments_[n].begin, segments_[n].end - segments_[n].begin, a.sum[at(n)]);
       return;
     case activation_form::bytes:
-      for (std::size_t n = 0; n < a.steps; ++n)
-        round_to_bytes(row.subspan(n * step_, step_), a.bytes.data() + at(n) * step_, a.unit[at(n)], a.sum[at(n)]);
-      return;
+    case activation_form::byte_tiles:
+      return run_wide<bytes_loop>(row.data(), a.steps, step_, s.size * step_, a.bytes.data() + at(0) * step_,
+                                  a.unit.data() + at(0), a.sum.data() + at(0));
     case activation_form::tiles:
-      for (std::size_t j = 0; j < a.stride; j += bf16_tile_cols) {
-        const std::size_t tile = m / bf16_tile_tokens * (a.stride / bf16_tile_cols) + j / bf16_tile_cols;
-        byte* const to = a.tiles.data() + (tile * bf16_tile_tokens + m % bf16_tile_tokens) * bf16_tile_cols * 2;
-        store_floats(row.subspan(j, bf16_tile_cols), dtype::bf16, to);
-      }
+      for (std::size_t begin = 0; begin < row.size(); begin += bf16_cols_at_once)
+        run_wide<bf16_tiles_loop>(row.data() + begin, std::min(bf16_cols_at_once, row.size() - begin),
+                                  a.tiles.data() + bf16_tiles_offset_bytes(m, begin, a.tokens, a.stride) +
+                                      m % tile_tokens * bf16_tile_cols * 2);
     }
   }
 

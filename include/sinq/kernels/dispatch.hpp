@@ -1,7 +1,8 @@
 #pragma once
 
 #include "../core/isa.hpp"
-#include "cpu/amx.hpp"
+#include "cpu/amx_bf16.hpp"
+#include "cpu/amx_bytes.hpp"
 #include "cpu/avx2.hpp"
 #include "cpu/neon.hpp"
 #include "cpu/strips.hpp"
@@ -17,6 +18,7 @@ struct kernel {
   activation_form form;
   std::size_t panels = panels_at_once;
   std::size_t tokens = 64;
+  bool reads_halves = false; ///< whether it takes scales and zero points of f16
 };
 
 /// Calls f with std::integral_constant<int, bits>. @pre is_supported_bits(bits)
@@ -29,21 +31,25 @@ auto with_bits(int bits, F&& f) {
   return with_bits(bits, [](auto width) { return kernel{multiply_exact<width()>, activation_form::floats}; });
 }
 /// The kernel of bytes for the instruction set in use. Without dot products of bytes, AVX-512 takes that of AVX2, and
-/// AArch64 the one that is written down in whole numbers. Tiles of AMX take many tokens.
+/// AArch64 the one that is written down in whole numbers. Tiles of AMX take more than eight tokens.
 [[nodiscard]] inline kernel int8_kernel(int bits, [[maybe_unused]] std::size_t tokens) {
   return with_bits(bits, [&](auto width) {
     kernel k{multiply_int8<width()>, activation_form::bytes};
     [[maybe_unused]] const isa here = current_isa();
 #if SINQ_AMX
-    if (here == isa::amx && tokens >= amx::fewest_tokens)
-      return kernel{amx::multiply<amx::hardware_tiles, width()>, activation_form::tiles, amx::most_panels,
+    if (here == isa::amx && tokens >= amx::fewest_bf16_tokens)
+      return kernel{amx::multiply_bf16<amx::hardware_tiles, width()>, activation_form::tiles, amx::most_panels,
                     amx::most_tokens};
+    if (here == isa::amx && tokens > 8)
+      return kernel{amx::multiply_bytes<amx::hardware_tiles, width()>, activation_form::byte_tiles,
+                    amx::most_byte_panels, amx::fewest_bf16_tokens, true};
 #endif
 #if SINQ_X86
     static const bool has_dot_products = vnni::has_dot_products();
-    if (vector_floats(here) == 16 && has_dot_products)
+    if (vector_floats(here) == 16 && has_dot_products) {
       k.multiply = multiply_by<vnni::kernel, width()>;
-    else if (vector_floats(here) >= 8)
+      k.reads_halves = true;
+    } else if (vector_floats(here) >= 8)
       k.multiply = multiply_by<avx2::kernel, width()>;
 #elif defined(__aarch64__)
     static const bool has_dot_products = neon::has_dot_products();

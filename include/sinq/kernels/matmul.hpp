@@ -52,7 +52,8 @@ public:
       : w_{w}, f_{w.format}, x_{x}, y_{y}, o_{o}, kernel_{k}, shape_{f_} {
     levels_ = custom_levels(w.levels);
     if (k.form == activation_form::floats) segments_ = segments_of(f_);
-    if (k.form == activation_form::bytes && f_.grid != grid::uniform) book_ = byte_codebook{levels(f_, levels_)};
+    if ((k.form == activation_form::bytes || k.form == activation_form::byte_tiles) && f_.grid != grid::uniform)
+      book_ = byte_codebook{levels(f_, levels_)};
   }
 
   [[nodiscard]] result<void> operator()() {
@@ -66,7 +67,7 @@ public:
         const std::size_t grain =
             ((std::size_t{1} << 20) / (kernel_.panels * panel_rows * a.stride * tokens) + 1) * kernel_.panels;
         const auto multiply = [&](std::size_t begin, std::size_t end) -> result<void> {
-          multiply_panels(a, m, tile * shape_.panels_per_tile + begin, tile * shape_.panels_per_tile + end);
+          multiply_panels(a, m, tokens, tile * shape_.panels_per_tile + begin, tile * shape_.panels_per_tile + end);
           return {};
         };
         if (result<void> ok = parallel_for(threads, shape_.panels_per_tile, grain, multiply); !ok) return ok;
@@ -90,16 +91,18 @@ private:
 
   /// What all products of some tokens have in common.
   [[nodiscard]] panel_product product_of(const activations& a) const {
-    const bool tiles = kernel_.form == activation_form::tiles;
     return {.codes = nullptr,
             .panel_bytes = shape_.blocks * block_bytes(f_.bits),
             .groups = f_.groups(),
             .scale = nullptr,
             .zero = nullptr,
+            .half_scale = nullptr,
+            .half_zero = nullptr,
+            .aux_apart = f_.groups() * panel_rows,
             .y = nullptr,
             .levels = f_.grid == grid::uniform ? nullptr : levels(f_, levels_).data(),
             .byte_levels = book_ ? book_->values.data() : nullptr,
-            .tokens = tiles ? (a.tokens + bf16_tile_tokens - 1) / bf16_tile_tokens * bf16_tile_tokens : a.tokens,
+            .tokens = a.tokens,
             .panels = kernel_.panels,
             .steps = a.steps,
             .sum = a.sum.data(),
@@ -113,35 +116,55 @@ private:
             .group_size = f_.groups() == 1 ? a.stride : f_.group_size};
   }
 
-  void multiply_panels(const activations& a, std::size_t token, std::size_t begin, std::size_t end) const {
+  void multiply_panels(const activations& a, std::size_t token, std::size_t tokens, std::size_t begin,
+                       std::size_t end) const {
     panel_product p = product_of(a);
-    const std::size_t lanes = f_.groups() * panel_rows, panel_bytes = p.panel_bytes;
-    std::vector<float> scale(kernel_.panels * lanes), zero(kernel_.panels * lanes);
+    const std::size_t lanes = p.aux_apart, panel_bytes = p.panel_bytes;
+    // what a kernel reads as it is stored need not become floats
+    const bool halves = kernel_.reads_halves && !book_ && storage(f_.aux) == dtype::f16;
+    const bool half_scale = halves && f_.scale_bits == 0, half_zero = halves && f_.has_zero && f_.zero_bits == 0;
+    std::vector<float> scale(half_scale ? 0 : kernel_.panels * lanes);
+    std::vector<float> zero(half_zero ? 0 : kernel_.panels * lanes);
     aligned_buffer<float> out{kernel_.panels * p.tokens * panel_rows, aligned_buffer<float>::uninitialized};
     p.scale = scale.data();
     p.zero = zero.data();
     p.y = out.data();
-    for (std::size_t panel = begin; panel < end; panel += kernel_.panels) {
-      p.panels = std::min(kernel_.panels, end - panel);
+    for (std::size_t panel = begin; panel < end; panel += p.panels) {
+      p.panels = panel + 1 == end ? 1 : std::min(kernel_.panels, (end - panel) / panels_at_once * panels_at_once);
       p.codes = w_.codes.data() + panel * panel_bytes;
       p.panel_bytes = p.panels > 1 ? panel_bytes : 0;
+      p.aux_apart = p.panels > 1 ? lanes : 0;
+      if (half_scale) p.half_scale = w_.scale.data() + panel * lanes * sizeof(float16);
+      if (half_zero) p.half_zero = w_.zero.data() + panel * lanes * sizeof(float16);
       for (std::size_t n = 0; n < p.panels; ++n) {
-        const std::span<float> s = std::span{scale}.subspan(n * lanes, lanes);
-        const std::span<float> z = std::span{zero}.subspan(n * lanes, lanes);
-        load_auxiliaries(w_, panel + n, s, z);
-        if (book_) book_->adapt(s, z);
+        const auto of_panel = [&](std::vector<float>& all) {
+          return std::span{all}.subspan(n * all.size() / kernel_.panels, all.size() / kernel_.panels);
+        };
+        load_auxiliaries(w_, panel + n, of_panel(scale), of_panel(zero));
+        if (book_) book_->adapt(of_panel(scale), of_panel(zero));
       }
       kernel_.multiply(p);
-      for (std::size_t n = 0; n < p.panels; ++n)
-        for (std::size_t m = 0; m < a.tokens; ++m)
-          write(panel + n, out.data() + (n * p.tokens + m) * panel_rows, y_.row(token + m));
+      write(p, panel, token, tokens);
     }
   }
 
-  void write(std::size_t panel, const float* from, std::span<float> to) const {
+  /// Writes the rows of some panels of one tile.
+  void write(const panel_product& p, std::size_t panel, std::size_t token, std::size_t tokens) const {
     const std::size_t i0 = shape_.row_begin(panel);
-    for (std::size_t r = 0; r < shape_.row_count(panel); ++r)
-      to[i0 + r] = o_.bias.empty() ? from[r] : from[r] + o_.bias[i0 + r];
+    std::size_t count = 0;
+    for (std::size_t n = 0; n < p.panels; ++n) count += shape_.row_count(panel + n);
+    for (std::size_t m = 0; m < tokens; ++m) {
+      float* const to = y_.row(token + m).data() + i0;
+      for (std::size_t i = 0; i < count; i += panel_rows) {
+        const float* const from = p.y + (i / panel_rows * p.tokens + m) * panel_rows;
+        if (count - i >= panel_rows)
+          std::copy_n(from, panel_rows, to + i);
+        else
+          std::copy_n(from, count - i, to + i);
+      }
+      if (!o_.bias.empty())
+        for (std::size_t i = 0; i < count; ++i) to[i] += o_.bias[i0 + i];
+    }
   }
 
   const panel_matrix& w_;
@@ -186,8 +209,8 @@ extern template result<void> run_matmul<void>(const panel_matrix&, const weight_
 /// Numerics: f32 sums. exact: |error| <= 1e-5 sum |terms|, terms being the products before z is taken off.
 /// int8: activations are rounded to 1/127 of the largest x' of their 64 or 32 columns (a codebook's levels to 1/127 of
 /// the largest one), half a step at most; groups that are no multiple of 32 columns, and codebooks of more than 4 bits,
-/// are multiplied exactly instead. On AMX, more than 16 tokens are multiplied in bf16: weights and x' are rounded by
-/// 2^-9 of their own size. The same for any number of threads.
+/// are multiplied exactly instead. On AMX, 128 tokens and more are multiplied in bf16: weights and x' are rounded by
+/// at most 2^-8 of their own size. The same for any number of threads.
 /// Compiling it takes a compiler half a minute; sinq/compile.hpp has it compiled once for a program of many units.
 [[nodiscard]] inline result<void> matmul(const panel_matrix& w, const weight_view& x, matrix_view<float> y,
                                          const matmul_options& options = {}) {

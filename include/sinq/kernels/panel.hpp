@@ -16,16 +16,19 @@ inline constexpr std::size_t panels_at_once = 2;
 inline constexpr std::size_t prefetch_bytes = 3072;
 
 /// What a kernel multiplies: two panels of 16 rows by some tokens, y[m][r] = sum_j V[r][j] x'[m][j]. Tiles take any
-/// number of panels, and whole tiles of tokens.
+/// even number of panels, and whole tiles of tokens.
 ///   floats:  y[m][r] = sum_n s[g(n)][r] (sum_{j in segment n} level[code[r][j]] x'[m][j] - z[g(n)][r] sum[m][n])
 ///   bytes:   y[m][r] = sum_n s[g(n)][r] (unit[m][n] sum_{j in step n} v[code[r][j]] q[m][j] - z[g(n)][r] sum[m][n])
 struct panel_product {
   const byte* codes;       ///< [blocks] of block_bytes(bits) of the first panel
   std::size_t panel_bytes; ///< from the codes of one panel to those of the next; 0 for one panel twice
   std::size_t groups;
-  const float* scale; ///< [2 x G x 16]
-  const float* zero;  ///< [2 x G x 16]
-  float* y;           ///< [2 x tokens x 16]
+  const float* scale;     ///< [2 x G x 16]
+  const float* zero;      ///< [2 x G x 16]
+  const byte* half_scale; ///< the same of f16, to be read instead, or nullptr: only for kernels that say so
+  const byte* half_zero;
+  std::size_t aux_apart; ///< from scales and zero points of one panel to those of the next; 0 for one panel twice
+  float* y;              ///< [2 x tokens x 16]
 
   const float* levels;             ///< of a codebook, or nullptr: codes stand for themselves
   const std::uint8_t* byte_levels; ///< [16] v of a codebook for bytes, or nullptr
@@ -47,8 +50,10 @@ struct panel_product {
   [[nodiscard]] panel_product panel(std::size_t n) const {
     panel_product one = *this;
     one.codes += n * panel_bytes;
-    one.scale += n * groups * panel_rows;
-    one.zero += n * groups * panel_rows;
+    one.scale += n * aux_apart;
+    one.zero += n * aux_apart;
+    if (half_scale != nullptr) one.half_scale += n * aux_apart * sizeof(float16);
+    if (half_zero != nullptr) one.half_zero += n * aux_apart * sizeof(float16);
     one.y += n * tokens * panel_rows;
     return one;
   }

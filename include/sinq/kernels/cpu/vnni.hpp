@@ -1,6 +1,6 @@
 #pragma once
 
-#include "../panel.hpp"
+#include "aux_lanes.hpp"
 
 #if SINQ_X86
 
@@ -27,8 +27,7 @@ SINQ_TARGET_VNNI void multiply_tokens(const panel_product& p, std::size_t token,
       __builtin_memcpy(reinterpret_cast<char*>(&table) + 16 * part, p.byte_levels, 16);
   float* y[P];
   for (int n = 0; n < P; ++n) y[n] = p.y + (static_cast<std::size_t>(n) * p.tokens + token) * panel_rows;
-  const float* scale = p.scale + begin * Step / p.group_size * panel_rows;
-  const float* zero = p.zero + begin * Step / p.group_size * panel_rows;
+  std::size_t lanes = begin * Step / p.group_size * panel_rows;
   std::size_t left = p.group_size - begin * Step % p.group_size;
   for (std::size_t step = begin; step < end; ++step) {
     __m512i dot[chains][P][T];
@@ -65,10 +64,10 @@ SINQ_TARGET_VNNI void multiply_tokens(const panel_product& p, std::size_t token,
       }
     }
     for (int n = 0; n < P; ++n) {
-      const std::size_t apart = static_cast<std::size_t>(n) * p.groups * panel_rows;
+      const std::size_t at_lanes = lanes + static_cast<std::size_t>(n) * p.aux_apart;
       vec<float, 16> s, z;
-      load(scale + apart, s);
-      load(zero + apart, z);
+      load_lanes(p.scale, p.half_scale, at_lanes, s);
+      load_lanes(p.zero, p.half_zero, at_lanes, z);
       for (int m = 0; m < T; ++m) {
         const std::size_t at = sums + static_cast<std::size_t>(m);
         const __m512i sum = chains == 1 ? dot[0][n][m] : _mm512_add_epi32(dot[0][n][m], dot[chains - 1][n][m]);
@@ -78,8 +77,7 @@ SINQ_TARGET_VNNI void multiply_tokens(const panel_product& p, std::size_t token,
     left -= Step;
     if (left != 0) continue;
     left = p.group_size;
-    scale += panel_rows;
-    zero += panel_rows;
+    lanes += panel_rows;
   }
 }
 

@@ -1,0 +1,140 @@
+#pragma once
+
+#include "amx_tiles.hpp"
+#include "aux_lanes.hpp"
+
+#if SINQ_AMX
+
+/// The kernel of bytes on tiles of AMX: 16 tokens by 16 rows by a step of columns an instruction.
+namespace sinq::detail::amx {
+
+/// Steps whose codes lie in tiles at once, and whose sums wait in the first cache.
+inline constexpr std::size_t byte_steps_at_once = 4;
+
+/// Panels whose outputs are written together.
+inline constexpr std::size_t most_byte_panels = 8;
+
+/// Bytes of a tile of codes: [Step / 4][16 rows x 4 columns].
+template <int Step>
+inline constexpr std::size_t code_tile_bytes = Step* panel_rows;
+
+/// Writes the codes of steps [begin, end) of one panel as tiles of bytes.
+template <int Bits, bool Codebook, int Step>
+SINQ_TARGET_AMX void write_code_tiles(const panel_product& p, std::size_t begin, std::size_t end, byte* to) {
+  __m512i table = _mm512_setzero_si512();
+  if constexpr (Codebook)
+    for (int part = 0; part < 4; ++part)
+      __builtin_memcpy(reinterpret_cast<char*>(&table) + 16 * part, p.byte_levels, 16);
+  for (std::size_t j = begin * Step; j < end * Step; j += 32) {
+    const byte* const block = p.codes + j / block_cols * block_bytes(Bits);
+    const std::size_t half = j % block_cols / 32;
+    prefetch_half<Bits, 1>(p, block, half);
+#pragma GCC unroll 8
+    for (std::size_t q = 0; q < 8; ++q, to += 4 * panel_rows) {
+      vec<std::uint32_t, 16> codes;
+      load_quad<Bits, 16>(block, half, q, 0, codes);
+      __m512i values;
+      load(&codes, values);
+      if constexpr (Codebook) values = _mm512_shuffle_epi8(table, values);
+      store(values, to);
+    }
+  }
+}
+
+/// Sums of a step, of tokens by panels of rows.
+template <std::size_t T>
+using step_dots = std::int32_t[T][panels_at_once][tile_tokens][panel_rows];
+
+/// Multiplies T tiles of tokens by those of two panels in one step.
+/// @param x        the first tokens, @param x_apart  bytes to the next ones
+/// @param w        the first panel, @param w_apart  bytes to the next one
+template <class Tiles, int Step, std::size_t T>
+SINQ_TARGET_AMX SINQ_INLINE void multiply_step(const std::int8_t* x, std::size_t x_apart, const byte* w,
+                                               std::size_t w_apart, step_dots<T>& dots) {
+  Tiles::template zero<0>(), Tiles::template zero<1>();
+  Tiles::template load<4, Step>(x), Tiles::template load<6>(w);
+  Tiles::template multiply_bytes<0, 4, 6>();
+  Tiles::template load<7>(w + w_apart);
+  Tiles::template multiply_bytes<1, 4, 7>();
+  if constexpr (T == 2) {
+    Tiles::template zero<2>(), Tiles::template zero<3>();
+    Tiles::template load<5, Step>(x + x_apart);
+    Tiles::template multiply_bytes<2, 5, 6>(), Tiles::template multiply_bytes<3, 5, 7>();
+  }
+  Tiles::template store<0>(dots[0][0]), Tiles::template store<1>(dots[0][1]);
+  if constexpr (T == 2) Tiles::template store<2>(dots[1][0]), Tiles::template store<3>(dots[1][1]);
+}
+
+/// Adds the sums of steps [begin, end) to y of 16 tokens.
+/// @param dots  those of step `begin`; a step's lie `apart` tiles behind the last one's
+template <int Step>
+SINQ_TARGET_AMX SINQ_INLINE void add_steps(const panel_product& p, const std::int32_t (*dots)[tile_tokens][panel_rows],
+                                           std::size_t apart, std::size_t token, std::size_t begin, std::size_t end) {
+  vec<float, 16> y[tile_tokens];
+  float* const out = p.y + token * panel_rows;
+#pragma GCC unroll 16
+  for (std::size_t m = 0; m < tile_tokens; ++m)
+    if (begin == 0)
+      y[m] = vec<float, 16>{};
+    else
+      load(out + m * panel_rows, y[m]);
+  for (std::size_t step = begin; step < end; ++step, dots += apart) {
+    const std::size_t sums = sum_index({token, tile_tokens}, step, p.steps);
+    vec<float, 16> s, z;
+    const std::size_t lanes = step * Step / p.group_size * panel_rows;
+    load_lanes(p.scale, p.half_scale, lanes, s);
+    load_lanes(p.zero, p.half_zero, lanes, z);
+#pragma GCC unroll 16
+    for (std::size_t m = 0; m < tile_tokens; ++m)
+      add_step<16>(s, z, (*dots)[m], p.unit[sums + m], p.sum[sums + m], reinterpret_cast<float*>(&y[m]));
+  }
+#pragma GCC unroll 16
+  for (std::size_t m = 0; m < tile_tokens; ++m) store(y[m], out + m * panel_rows);
+}
+
+/// Adds steps [begin, end) to y of the T tiles of tokens that begin with that one. All products come before the sums:
+/// tiles and vectors hinder each other.
+/// @param w  [2 x byte_steps_at_once] tiles of codes of those steps
+template <class Tiles, int Step, std::size_t T>
+SINQ_TARGET_AMX void multiply_tokens(const panel_product& p, const byte* w, std::size_t token, std::size_t begin,
+                                     std::size_t end) {
+  alignas(64) step_dots<T> dots[byte_steps_at_once];
+  const std::size_t x_apart = p.steps * Step * tile_tokens;
+  const std::int8_t* x = p.bytes + sum_index({token, tile_tokens}, begin, p.steps) * Step;
+  for (std::size_t n = 0; n < end - begin; ++n, x += tile_tokens * Step, w += code_tile_bytes<Step>)
+    multiply_step<Tiles, Step, T>(x, x_apart, w, byte_steps_at_once * code_tile_bytes<Step>, dots[n]);
+  for (std::size_t n = 0; n < panels_at_once; ++n)
+    for (std::size_t t = 0; t < T; ++t)
+      add_steps<Step>(p.panel(n), &dots[0][t][n], T * panels_at_once, token + t * tile_tokens, begin, end);
+}
+
+/// Multiplies any even number of panels by whole tiles of tokens.
+template <class Tiles, int Bits, bool Codebook, int Step>
+SINQ_TARGET_AMX void multiply_byte_tiles(const panel_product& p) {
+  alignas(64) byte w[panels_at_once][byte_steps_at_once * code_tile_bytes<Step>];
+  Tiles::template configure<Step>();
+  for (std::size_t pair = 0; pair < p.panels; pair += panels_at_once)
+    for (std::size_t begin = 0; begin < p.steps; begin += byte_steps_at_once) {
+      const std::size_t end = std::min(p.steps, begin + byte_steps_at_once);
+      const panel_product two = p.panel(pair);
+      for (std::size_t n = 0; n < panels_at_once; ++n)
+        write_code_tiles<Bits, Codebook, Step>(two.panel(n), begin, end, w[n]);
+      std::size_t token = 0;
+      for (; token + 2 * tile_tokens <= p.tokens; token += 2 * tile_tokens)
+        multiply_tokens<Tiles, Step, 2>(two, w[0], token, begin, end);
+      if (token < p.tokens) multiply_tokens<Tiles, Step, 1>(two, w[0], token, begin, end);
+    }
+  Tiles::release();
+}
+template <class Tiles, int Bits>
+void multiply_bytes(const panel_product& p) {
+  if constexpr (Bits <= 4)
+    if (p.byte_levels != nullptr)
+      return p.step == 64 ? multiply_byte_tiles<Tiles, Bits, true, 64>(p)
+                          : multiply_byte_tiles<Tiles, Bits, true, 32>(p);
+  return p.step == 64 ? multiply_byte_tiles<Tiles, Bits, false, 64>(p) : multiply_byte_tiles<Tiles, Bits, false, 32>(p);
+}
+
+} // namespace sinq::detail::amx
+
+#endif
