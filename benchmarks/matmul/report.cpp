@@ -83,7 +83,7 @@ report measure(const std::vector<product>& products, const common_flags& f, pool
   for (std::size_t n = 0; n < products.size(); ++n) {
     const product& p = products[n];
     const limit_places& at = places.at(p.threads);
-    const auto peak = at.peaks.find(fastest(p.by->kind));
+    const auto peak = at.peaks.find(fastest(p.tokens < p.by->fewest_bf16_tokens ? p.by->kind : arithmetic::bf16));
     const auto one = std::find_if(products.begin(), products.end(), [&](const product& other) {
       return other.by == p.by && other.threads == p.threads && other.tokens == 1;
     });

@@ -80,13 +80,18 @@ contender ours(const weight_set& weights, sinq::precision precision, const token
                      io.y.block(0, 0, tokens, io.y.cols()), {.precision = precision, .threads = &threads.of(count)});
     if (!done) throw std::runtime_error{done.error().message};
   };
-  return {.name = bytes ? "sinq int8" : "sinq exact",
-          .weights = weights.name,
-          .weight_bytes = static_cast<double>(weights.panels.front().size_bytes()),
-          .kind = bytes ? arithmetic::int8 : arithmetic::f32,
-          .worst_error = bytes ? 0.06 : 1e-4,
-          .expected = std::move(expected),
-          .multiply = multiply};
+  contender c{.name = bytes ? "sinq int8" : "sinq exact",
+              .weights = weights.name,
+              .weight_bytes = static_cast<double>(weights.panels.front().size_bytes()),
+              .kind = bytes ? arithmetic::int8 : arithmetic::f32,
+              .worst_error = bytes ? 0.06 : 1e-4,
+              .expected = std::move(expected),
+              .multiply = multiply};
+#if SINQ_AMX
+  if (bytes && sinq::current_isa() == sinq::isa::amx)
+    c.fewest_bf16_tokens = sinq::detail::amx::fewest_bf16_tokens;
+#endif
+  return c;
 }
 
 } // namespace sinq_bench

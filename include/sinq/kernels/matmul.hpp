@@ -58,6 +58,9 @@ public:
 
   [[nodiscard]] result<void> operator()() {
     executor& threads = o_.threads != nullptr ? *o_.threads : default_executor();
+    // at most the share of a thread, in pairs
+    const std::size_t parts = threads.concurrency() * panels_at_once;
+    kernel_.panels = std::min(kernel_.panels, (shape_.panels_per_tile + parts - 1) / parts * panels_at_once);
     for (std::size_t m = 0; m < x_.rows(); m += kernel_.tokens)
       for (std::size_t tile = 0; tile < f_.row_tiles(); ++tile) {
         const std::size_t tokens = std::min(kernel_.tokens, x_.rows() - m);

@@ -8,9 +8,9 @@
 /// The kernel of very many tokens on tiles of AMX: weights become tiles of bf16 once for all tokens.
 namespace sinq::detail::amx {
 
-/// Panels and tokens that are multiplied at once: their sums, and bf16_cols_at_once columns of the tokens, are half of
-/// a second cache of 2 MiB.
-inline constexpr std::size_t most_panels = 16, most_tokens = 512;
+/// Panels and tokens that are multiplied at once: their sums are 1 MiB, bf16_cols_at_once columns of the tokens a quarter
+/// of that, in a second cache of 2 MiB.
+inline constexpr std::size_t most_panels = 32, most_tokens = 512;
 /// Bytes of a tile: of weights 16 pairs of columns x 16 rows x 2, of activations 16 tokens x 32 columns.
 inline constexpr std::size_t tile_bytes = 1024;
 
@@ -23,7 +23,8 @@ struct weight_tiles_loop {
     static_assert(W == panel_rows);
     const level_reader<Bits, Codebook, W> level_of{p.levels};
     for (std::size_t j = begin; j < end; j += bf16_tile_cols) {
-      const std::size_t group = j / p.group_size * panel_rows;
+      // columns beyond K have a number for a scale too: tokens are 0 there
+      const std::size_t group = std::min(j / p.group_size, p.groups - 1) * panel_rows;
       const byte* const block = p.codes + j / block_cols * block_bytes(Bits);
       vec<float, W> scale, zero;
       load(p.scale + group, scale);
