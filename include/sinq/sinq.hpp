@@ -22,6 +22,7 @@
 #include "pack/pack.hpp"
 #include "pack/panels.hpp"
 #include "pack/quantize_packed.hpp"
+#include "pack/to_packed.hpp"
 #include "quant/awq.hpp"
 #include "quant/block_sink.hpp"
 #include "quant/codebook.hpp"

@@ -1,9 +1,11 @@
 #include "support/catch.hpp"
 #include "support/methods.hpp"
+#include "support/packed.hpp"
 #include "support/random_quantized.hpp"
 
 #include <sinq/pack/pack.hpp>
 #include <sinq/pack/panels.hpp>
+#include <sinq/pack/to_packed.hpp>
 
 using namespace sinq_test;
 
@@ -22,6 +24,26 @@ unsigned code_at(std::span<const sinq::byte> panel, int bits, std::size_t r, std
     code |= ((static_cast<unsigned>(panel[at]) >> (s * w)) & ((1u << w) - 1)) << plane.shift;
   }
   return code;
+}
+
+sinq::packed_matrix random_packed(const sinq::matrix_format& format, std::uint64_t seed) {
+  auto p = sinq::pack(random_quantized(format, seed));
+  REQUIRE(p);
+  return *std::move(p);
+}
+
+sinq::panel_matrix panels_of(const sinq::packed_matrix& p) {
+  auto w = sinq::to_panels(p);
+  REQUIRE(w);
+  return *std::move(w);
+}
+
+/// A copy of a part with one bit of byte n turned over.
+sinq::shared_bytes flipped(const sinq::shared_bytes& part, std::size_t n, unsigned bit) {
+  sinq::aligned_buffer<sinq::byte> copy{part.size()};
+  std::copy(part.span().begin(), part.span().end(), copy.begin());
+  copy[n] ^= sinq::byte{1} << bit;
+  return sinq::shared_bytes{std::move(copy)};
 }
 
 } // namespace
@@ -102,4 +124,94 @@ TEST_CASE("to_panels refuses parts of the wrong size") {
   const auto w = sinq::to_panels(cut);
   REQUIRE_FALSE(w);
   CHECK(w.error().code == sinq::errc::malformed);
+}
+
+TEST_CASE("panels give the packed matrix back, byte for byte") {
+  for (const auto& [rows, cols] : ragged_shapes) {
+    for (const sinq::matrix_format& format : every_storage(rows, cols)) {
+      const sinq::packed_matrix p = random_packed(format, rows + cols);
+      const auto back = sinq::to_packed(panels_of(p));
+      REQUIRE(back);
+      CHECK(sinq::check_packed(*back));
+      CHECK(same_packed(*back, p));
+    }
+    for (const int bits : sinq::supported_bits)
+      for (const std::size_t tile_rows : {0u, 1u, 5u, 16u, 40u}) {
+        const sinq::packed_matrix p =
+            random_packed({.rows = rows, .cols = cols, .bits = bits, .tile_rows = tile_rows}, rows);
+        const auto back = sinq::to_packed(panels_of(p));
+        REQUIRE(back);
+        CHECK(same_packed(*back, p));
+      }
+  }
+}
+
+TEST_CASE("every bit of the matrix comes back from its panels, and none of the padding") {
+  const sinq::matrix_format f{.rows = 21, .cols = 70, .bits = 3, .group_size = 32, .scale_bits = 6};
+  const sinq::packed_matrix p = random_packed(f, 3);
+  const sinq::panel_matrix w = panels_of(p);
+  std::size_t seen = 0;
+  for (std::size_t n = 0; n < w.codes.size(); ++n)
+    for (unsigned bit = 0; bit < 8; ++bit) {
+      sinq::panel_matrix damaged = w;
+      damaged.codes = flipped(w.codes, n, bit);
+      seen += same_packed(*sinq::to_packed(damaged), p) ? 0 : 1;
+    }
+  CHECK(seen == f.rows * f.cols * 3);
+  seen = 0;
+  for (std::size_t n = 0; n < w.scale.size(); ++n)
+    for (unsigned bit = 0; bit < 8; ++bit) {
+      sinq::panel_matrix damaged = w;
+      damaged.scale = flipped(w.scale, n, bit);
+      const auto back = sinq::to_packed(damaged);
+      REQUIRE(sinq::check_packed(*back));
+      seen += same_packed(*back, p) ? 0 : 1;
+    }
+  CHECK(seen == f.rows * f.groups() * 6);
+}
+
+TEST_CASE("panels with parts of the wrong size, or beyond all sizes, are refused") {
+  const sinq::panel_matrix good =
+      panels_of(random_packed({.rows = 20, .cols = 70, .scale_bits = 6, .zero_bits = 4, .has_col_scale = true}, 1));
+  REQUIRE(sinq::check_panels(good));
+  const auto refused = [](const sinq::panel_matrix& w, sinq::errc code, const std::string& says) {
+    for (const sinq::result<void>& found : {sinq::check_panels(w), [&]() -> sinq::result<void> {
+                                              const auto p = sinq::to_packed(w);
+                                              if (!p) return p.error();
+                                              return {};
+                                            }()}) {
+      REQUIRE_FALSE(found);
+      CHECK(found.error().code == code);
+      INFO(found.error().message);
+      CHECK(found.error().message.find(says) != std::string::npos);
+    }
+  };
+  const std::pair<sinq::shared_bytes sinq::matrix_parts::*, std::string> parts[]{
+      {&sinq::matrix_parts::codes, "codes"},         {&sinq::matrix_parts::scale, "scale"},
+      {&sinq::matrix_parts::zero, "zero"},           {&sinq::matrix_parts::scale_base, "scale_base"},
+      {&sinq::matrix_parts::zero_base, "zero_base"}, {&sinq::matrix_parts::col_scale, "t"}};
+  for (const auto& [part, name] : parts) {
+    sinq::panel_matrix cut = good;
+    const std::size_t size = (good.*part).size();
+    cut.*part = sinq::shared_bytes{(good.*part).span().first(size - 1), nullptr};
+    refused(cut, sinq::errc::malformed,
+            name + " has " + std::to_string(size - 1) + " bytes, expected " + std::to_string(size));
+  }
+  sinq::panel_matrix extra = good;
+  extra.levels = good.scale_base;
+  refused(extra, sinq::errc::malformed, "levels");
+  sinq::panel_matrix empty;
+  refused(empty, sinq::errc::empty_matrix, "0 x 0");
+  sinq::panel_matrix huge;
+  huge.format = {.rows = std::size_t{1} << 56, .cols = 1, .bits = 8, .tile_rows = 1};
+  refused(huge, sinq::errc::invalid_argument, "2^56 elements");
+}
+
+TEST_CASE("a method goes with the panels, and progress can stop them") {
+  const sinq::packed_matrix p = random_packed({.rows = 200, .cols = 64}, 5);
+  const sinq::panel_matrix w = panels_of(p);
+  CHECK(w.method == p.method);
+  const auto stopped = sinq::to_packed(w, {.progress = [](double) { return false; }});
+  REQUIRE_FALSE(stopped);
+  CHECK(stopped.error().code == sinq::errc::cancelled);
 }

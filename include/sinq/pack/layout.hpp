@@ -146,19 +146,25 @@ struct packed_sizes {
   return {};
 }
 
-/// What an engine keeps of a weight: packed codes and auxiliaries in their storage types, owned or in a mapped file.
-/// matrix_format has the equation.
-struct packed_matrix {
+/// The parts of a quantized weight in their storage types, owned or in a mapped file; matrix_format has the equation.
+/// How codes, scales and zero points lie is told by the two types that hold them.
+struct matrix_parts {
   matrix_format format;
   std::string method;      ///< name in the method table, for the record
-  shared_bytes codes;      ///< N rows of packed_layout<bits>::row_bytes(K)
-  shared_bytes scale;      ///< [N x G] of format.aux, or one stream of N G codes of scale_bits
-  shared_bytes zero;       ///< [N x G] of format.aux, or one stream of codes; empty unless format.has_zero
+  shared_bytes codes;      ///< of format.bits
+  shared_bytes scale;      ///< of format.aux, or codes of scale_bits
+  shared_bytes zero;       ///< of format.aux, or codes of zero_bits; empty unless format.has_zero
   shared_bytes col_scale;  ///< t [row_tiles x K] of format.col_scale_type; empty unless format.has_col_scale
-  shared_bytes scale_base; ///< [N x super_groups] of format.aux; empty unless format.scale_bits
-  shared_bytes zero_base;  ///< [N x super_groups] of format.aux; empty unless format.has_zero and format.zero_bits
+  shared_bytes scale_base; ///< of format.aux; empty unless format.scale_bits
+  shared_bytes zero_base;  ///< of format.aux; empty unless format.has_zero and format.zero_bits
   shared_bytes levels;     ///< [2^bits] of f32; empty unless the grid is grid::custom
+};
 
+/// What an engine keeps of a weight, and what files hold: the canonical layout.
+///   codes                   N rows of packed_layout<bits>::row_bytes(K)
+///   scale, zero             [N x G] of format.aux, or one stream of N G codes
+///   scale_base, zero_base   [N x super_groups]
+struct packed_matrix : matrix_parts {
   /// Packed codes of row i.
   [[nodiscard]] std::span<const byte> code_row(std::size_t i) const {
     const std::size_t bytes = codes.size() / format.rows;
@@ -167,10 +173,10 @@ struct packed_matrix {
   [[nodiscard]] std::size_t size_bytes() const { return packed_bytes(format).total(); }
 };
 
-/// Whether every part of a packed matrix has the size that its format says.
-[[nodiscard]] inline result<void> check_packed(const packed_matrix& p) {
-  if (result<void> ok = check_format(p.format); !ok) return ok;
-  const packed_sizes sizes = packed_bytes(p.format);
+namespace detail {
+
+/// Whether every part has the size that it should have.
+[[nodiscard]] inline result<void> check_sizes(const matrix_parts& p, const packed_sizes& sizes) {
   const auto part = [](std::string_view name, std::size_t is, std::size_t expected) -> result<void> {
     if (is == expected) return {};
     return make_error(errc::malformed, name, " has ", is, " bytes, expected ", expected);
@@ -182,6 +188,14 @@ struct packed_matrix {
   if (result<void> ok = part("zero_base", p.zero_base.size(), sizes.zero_base); !ok) return ok;
   if (result<void> ok = part("levels", p.levels.size(), sizes.levels); !ok) return ok;
   return part("t", p.col_scale.size(), sizes.col_scale);
+}
+
+} // namespace detail
+
+/// Whether every part of a packed matrix has the size that its format says.
+[[nodiscard]] inline result<void> check_packed(const packed_matrix& p) {
+  if (result<void> ok = check_format(p.format); !ok) return ok;
+  return detail::check_sizes(p, packed_bytes(p.format));
 }
 
 } // namespace sinq

@@ -85,44 +85,64 @@ struct panel_shape {
   return sizes;
 }
 
-/// A packed matrix as `matmul` wants it: 16 rows side by side. matrix_format has the equation.
-struct panel_matrix {
-  matrix_format format;
-  shared_bytes codes;      ///< [panels x blocks] of block_bytes(bits); see code_planes
-  shared_bytes scale;      ///< [panels x G x 16] of format.aux, or of bytes, codes of scale_bits
-  shared_bytes zero;       ///< the same; empty unless format.has_zero
-  shared_bytes col_scale;  ///< as in packed_matrix
-  shared_bytes scale_base; ///< [panels x super_groups x 16] of format.aux; empty unless format.scale_bits
-  shared_bytes zero_base;  ///< the same; empty unless format.has_zero and format.zero_bits
-  shared_bytes levels;     ///< as in packed_matrix
-
+/// A weight as `matmul` wants it: 16 rows side by side.
+///   codes                   [panels x blocks] of block_bytes(bits); see code_planes
+///   scale, zero             [panels x G x 16] of format.aux, or of bytes, codes of scale_bits and zero_bits
+///   scale_base, zero_base   [panels x super_groups x 16]
+struct panel_matrix : matrix_parts {
   [[nodiscard]] std::size_t size_bytes() const { return panel_bytes(format).total(); }
 };
 
+/// Whether every part of a panel_matrix has the size that its format says.
+/// @errors  those of check_format; errc::invalid_argument (rows and columns that are filled up to more than 2^56
+///          elements), errc::malformed (a part of another size)
+[[nodiscard]] inline result<void> check_panels(const panel_matrix& w) {
+  if (result<void> ok = check_format(w.format); !ok) return ok;
+  const panel_shape shape{w.format};
+  constexpr std::size_t most_blocks = (std::size_t{1} << 56) / (panel_rows * block_cols);
+  if (shape.blocks > most_blocks / shape.panels)
+    return make_error(errc::invalid_argument, "the matrix fills ", shape.panels, " panels of ", shape.blocks,
+                      " blocks, more than 2^56 elements");
+  return detail::check_sizes(w, panel_bytes(w.format));
+}
+
 namespace detail {
+
+/// Calls f(plane, vector, column) for each vector of codes of a panel: its offset in bytes, and the column that its
+/// first digits belong to.
+template <class F>
+void for_each_code_vector(int bits, std::size_t blocks, F&& f) {
+  for (std::size_t block = 0; block < blocks; ++block)
+    for (const code_plane& plane : code_planes(bits)) {
+      const auto width = static_cast<std::size_t>(plane.bits);
+      for (std::size_t v = 0; v < 2 * width; ++v)
+        f(plane, block * block_bytes(bits) + plane.offset_bytes + v * code_vector_bytes,
+          block * block_cols + v * (32 / width));
+    }
+}
+
+/// Four digits of a plane, one in the low bits of each byte.
+[[nodiscard]] constexpr std::uint32_t digit_mask(const code_plane& plane) {
+  return ((1u << plane.bits) - 1) * 0x01010101u;
+}
 
 /// Writes the codes of 16 rows.
 /// @param codes  [16 x blocks * 64], zeros beyond the matrix
 inline void write_panel_codes(int bits, std::span<const std::uint8_t> codes, std::span<byte> to) {
   const std::size_t stride = codes.size() / panel_rows;
-  for (std::size_t block = 0; block * block_cols < stride; ++block)
-    for (const code_plane& plane : code_planes(bits)) {
-      if (plane.bits == 0) continue;
-      const auto width = static_cast<std::size_t>(plane.bits);
-      const std::uint32_t mask = ((1u << plane.bits) - 1) * 0x01010101u;
-      byte* vector = to.data() + block * block_bytes(bits) + plane.offset_bytes;
-      for (std::size_t v = 0; v < 2 * width; ++v, vector += code_vector_bytes)
-        for (std::size_t r = 0; r < panel_rows; ++r) {
-          const std::uint8_t* const from = codes.data() + r * stride + block * block_cols + v * (32 / width);
-          std::uint32_t four = 0;
-          for (std::size_t s = 0; s < 8 / width; ++s) {
-            std::uint32_t digits;
-            std::memcpy(&digits, from + 4 * s, sizeof digits);
-            four |= ((digits >> plane.shift) & mask) << (s * width);
-          }
-          std::memcpy(vector + 4 * r, &four, sizeof four);
-        }
+  for_each_code_vector(bits, stride / block_cols, [&](const code_plane& plane, std::size_t vector, std::size_t column) {
+    const std::uint32_t mask = digit_mask(plane);
+    for (std::size_t r = 0; r < panel_rows; ++r) {
+      const std::uint8_t* const from = codes.data() + r * stride + column;
+      std::uint32_t four = 0;
+      for (int s = 0; s * plane.bits < 8; ++s) {
+        std::uint32_t digits;
+        std::memcpy(&digits, from + 4 * s, sizeof digits);
+        four |= ((digits >> plane.shift) & mask) << (s * plane.bits);
+      }
+      std::memcpy(to.data() + vector + 4 * r, &four, sizeof four);
     }
+  });
 }
 
 /// Spreads the auxiliaries of one row over the lane of its panel: elements of `size` bytes, 16 lanes apart.
@@ -187,10 +207,6 @@ private:
   };
   return {cut(all.codes), cut(all.scale), cut(all.zero), cut(all.scale_base), cut(all.zero_base)};
 }
-
-} // namespace detail
-
-namespace detail {
 
 SINQ_SEPARATE_ROUNDING_BEGIN
 
@@ -264,6 +280,7 @@ inline void load_auxiliaries(const panel_matrix& w, std::size_t panel, std::span
   if (result<void> done = parallel_for(run.on(), panels, 4, write, run.progress); !done) return done.error();
   panel_matrix w;
   w.format = p.format;
+  w.method = p.method;
   w.codes = shared_bytes{std::move(codes)};
   w.scale = shared_bytes{std::move(scale)};
   w.zero = shared_bytes{std::move(zero)};
