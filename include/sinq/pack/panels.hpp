@@ -7,6 +7,7 @@
 #include <algorithm>
 #include <array>
 #include <cstring>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -108,37 +109,50 @@ struct panel_matrix : matrix_parts {
 
 namespace detail {
 
-/// Calls f(plane, vector, column) for each vector of codes of a panel: its offset in bytes, and the column that its
-/// first digits belong to.
+/// Bytes from one row of codes to the next while they are moved to or from a panel: an odd number of cache lines, so
+/// that the lines of 16 rows do not meet in one set of the cache.
+[[nodiscard]] constexpr std::size_t code_stride(std::size_t blocks) {
+  return (blocks | 1) * block_cols;
+}
+
+/// Calls f(width, shift, vector, column) for each vector of codes of a panel: the width of its digits, a constant;
+/// where they stand in the code; its offset in bytes; the column that its first digits belong to.
 template <class F>
 void for_each_code_vector(int bits, std::size_t blocks, F&& f) {
   for (std::size_t block = 0; block < blocks; ++block)
     for (const code_plane& plane : code_planes(bits)) {
-      const auto width = static_cast<std::size_t>(plane.bits);
-      for (std::size_t v = 0; v < 2 * width; ++v)
-        f(plane, block * block_bytes(bits) + plane.offset_bytes + v * code_vector_bytes,
-          block * block_cols + v * (32 / width));
+      const auto vectors = [&](auto width) {
+        for (std::size_t v = 0; v < 2 * width; ++v)
+          f(width, plane.shift, block * block_bytes(bits) + plane.offset_bytes + v * code_vector_bytes,
+            block * block_cols + v * (32 / width));
+      };
+      switch (plane.bits) {
+      case 1: vectors(std::integral_constant<std::size_t, 1>{}); break;
+      case 2: vectors(std::integral_constant<std::size_t, 2>{}); break;
+      case 4: vectors(std::integral_constant<std::size_t, 4>{}); break;
+      case 8: vectors(std::integral_constant<std::size_t, 8>{}); break;
+      default: break;
+      }
     }
 }
 
-/// Four digits of a plane, one in the low bits of each byte.
-[[nodiscard]] constexpr std::uint32_t digit_mask(const code_plane& plane) {
-  return ((1u << plane.bits) - 1) * 0x01010101u;
-}
+/// Four digits of a width, one in the low bits of each byte.
+template <std::size_t Width>
+inline constexpr std::uint32_t digit_mask = ((1u << Width) - 1) * 0x01010101u;
 
 /// Writes the codes of 16 rows.
-/// @param codes  [16 x blocks * 64], zeros beyond the matrix
-inline void write_panel_codes(int bits, std::span<const std::uint8_t> codes, std::span<byte> to) {
-  const std::size_t stride = codes.size() / panel_rows;
-  for_each_code_vector(bits, stride / block_cols, [&](const code_plane& plane, std::size_t vector, std::size_t column) {
-    const std::uint32_t mask = digit_mask(plane);
+/// @param codes  [16 x code_stride(blocks)], zeros beyond the matrix
+inline void write_panel_codes(int bits, std::size_t blocks, std::span<const std::uint8_t> codes, std::span<byte> to) {
+  const std::size_t stride = code_stride(blocks);
+  SINQ_ASSERT(codes.size() == panel_rows * stride && to.size() == blocks * block_bytes(bits));
+  for_each_code_vector(bits, blocks, [&](auto width, int shift, std::size_t vector, std::size_t column) {
     for (std::size_t r = 0; r < panel_rows; ++r) {
       const std::uint8_t* const from = codes.data() + r * stride + column;
       std::uint32_t four = 0;
-      for (int s = 0; s * plane.bits < 8; ++s) {
+      for (std::size_t s = 0; s < 8 / width; ++s) {
         std::uint32_t digits;
         std::memcpy(&digits, from + 4 * s, sizeof digits);
-        four |= ((digits >> plane.shift) & mask) << (s * plane.bits);
+        four |= ((digits >> shift) & digit_mask<width>) << (s * width);
       }
       std::memcpy(to.data() + vector + 4 * r, &four, sizeof four);
     }
@@ -159,13 +173,13 @@ public:
   };
 
   explicit panel_writer(const packed_matrix& p)
-      : p_{p}, shape_{p.format}, codes_(panel_rows * shape_.blocks * block_cols) {}
+      : p_{p}, shape_{p.format}, codes_(panel_rows * code_stride(shape_.blocks)) {}
 
   /// Writes a panel. Lanes without a row become zeros.
   void operator()(std::size_t panel, const parts& to) {
     const matrix_format& f = p_.format;
     const std::size_t count = shape_.row_count(panel);
-    const std::size_t stride = shape_.blocks * block_cols;
+    const std::size_t stride = code_stride(shape_.blocks);
     std::fill(codes_.begin(), codes_.end(), std::uint8_t{0});
     for (std::span<byte> part : {to.scale, to.zero, to.scale_base, to.zero_base})
       std::fill(part.begin(), part.end(), byte{0});
@@ -179,7 +193,7 @@ public:
       if (!to.scale_base.empty()) spread(p_.scale_base, 0, f.super_groups(), i, lane, to.scale_base);
       if (!to.zero_base.empty()) spread(p_.zero_base, 0, f.super_groups(), i, lane, to.zero_base);
     }
-    write_panel_codes(f.bits, codes_, to.codes);
+    write_panel_codes(f.bits, shape_.blocks, codes_, to.codes);
   }
 
 private:

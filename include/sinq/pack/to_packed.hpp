@@ -12,20 +12,19 @@ namespace sinq {
 namespace detail {
 
 /// Reads the codes of 16 rows: the inverse of write_panel_codes.
-/// @param codes  [16 x blocks * 64]
-inline void read_panel_codes(int bits, std::span<const byte> from, std::span<std::uint8_t> codes) {
-  const std::size_t stride = codes.size() / panel_rows;
-  std::fill(codes.begin(), codes.end(), std::uint8_t{0});
-  for_each_code_vector(bits, stride / block_cols, [&](const code_plane& plane, std::size_t vector, std::size_t column) {
-    const std::uint32_t mask = digit_mask(plane);
+/// @param codes  [16 x code_stride(blocks)]
+inline void read_panel_codes(int bits, std::size_t blocks, std::span<const byte> from, std::span<std::uint8_t> codes) {
+  const std::size_t stride = code_stride(blocks);
+  SINQ_ASSERT(codes.size() == panel_rows * stride && from.size() == blocks * block_bytes(bits));
+  for_each_code_vector(bits, blocks, [&](auto width, int shift, std::size_t vector, std::size_t column) {
     for (std::size_t r = 0; r < panel_rows; ++r) {
       std::uint8_t* const to = codes.data() + r * stride + column;
       std::uint32_t four;
       std::memcpy(&four, from.data() + vector + 4 * r, sizeof four);
-      for (int s = 0; s * plane.bits < 8; ++s) {
-        std::uint32_t digits;
-        std::memcpy(&digits, to + 4 * s, sizeof digits);
-        digits |= ((four >> (s * plane.bits)) & mask) << plane.shift;
+      for (std::size_t s = 0; s < 8 / width; ++s) {
+        std::uint32_t digits = 0; // the first plane, which has the low bits, begins each code
+        if (shift != 0) std::memcpy(&digits, to + 4 * s, sizeof digits);
+        digits |= ((four >> (s * width)) & digit_mask<width>) << shift;
         std::memcpy(to + 4 * s, &digits, sizeof digits);
       }
     }
@@ -42,16 +41,16 @@ public:
   };
 
   explicit panel_reader(const panel_matrix& w)
-      : w_{w}, shape_{w.format}, codes_(panel_rows * shape_.blocks * block_cols) {}
+      : w_{w}, shape_{w.format}, codes_(panel_rows * code_stride(shape_.blocks)) {}
 
   /// Reads the rows of a panel.
   void operator()(std::size_t panel, const parts& to) {
     const matrix_format& f = w_.format;
     const std::size_t panel_bytes = w_.codes.size() / shape_.panels, row_bytes = to.codes.size() / f.rows;
-    read_panel_codes(f.bits, w_.codes.span().subspan(panel * panel_bytes, panel_bytes), codes_);
+    read_panel_codes(f.bits, shape_.blocks, w_.codes.span().subspan(panel * panel_bytes, panel_bytes), codes_);
     for (std::size_t lane = 0; lane < shape_.row_count(panel); ++lane)
       with_layout(f.bits, [&](auto layout) {
-        layout.pack_row(std::span{codes_}.subspan(lane * shape_.blocks * block_cols, f.cols),
+        layout.pack_row(std::span{codes_}.subspan(lane * code_stride(shape_.blocks), f.cols),
                         to.codes.subspan((shape_.row_begin(panel) + lane) * row_bytes, row_bytes));
       });
     gather(w_.scale, f.groups(), panel, to.scale);
