@@ -36,6 +36,8 @@ bool check_file(std::string_view content) {
     const sinq::packed_matrix& p = opened->packed(tensor);
     require(sinq::check_packed(p).has_value(), "a packed matrix whose parts do not fit its format");
     require(sinq::dequantize(p).size() == p.format.rows * p.format.cols, "weights of another size");
+    const auto w = opened->panels(tensor);
+    require(w && sinq::check_panels(*w), "panels whose parts do not fit their format");
   }
   return true;
 }
@@ -51,18 +53,24 @@ extern "C" int LLVMFuzzerTestOneInput(const std::uint8_t* data, std::size_t size
 
 namespace {
 
-/// The bytes of a small checkpoint with one quantized tensor of the given mode and one plain tensor.
-std::string valid_file(bool symmetric, sinq::method method) {
+/// The bytes of a small checkpoint with one quantized tensor of the given mode and layout and one plain tensor.
+std::string valid_file(bool symmetric, sinq::method method, sinq::io::code_layout layout) {
   std::vector<float> weights(5 * 70);
   for (std::size_t n = 0; n < weights.size(); ++n) weights[n] = static_cast<float>(n % 37) * 0.01f - 0.2f;
   const auto q = sinq::quantize(sinq::matrix_view<const float>{weights.data(), 5, 70},
                                 {.method = method, .bits = 3, .symmetric = symmetric});
+  require(q.has_value(), "no quantized tensor");
+  const auto packed = sinq::pack(*q);
+  require(packed.has_value(), "no packed tensor");
   const fs::path path = scratch_file();
   sinq::io::model_writer_options options;
   options.file.header_reserve_bytes = 64;
   auto to = sinq::io::model_writer::create_file(path, options);
-  require(q && to && sinq::io::begin_checkpoint(*to), "no checkpoint begun");
-  require(sinq::io::write_packed(*to, "w", *sinq::pack(*q), sinq::dtype::f32).has_value(), "no tensor written");
+  require(to && sinq::io::begin_checkpoint(*to), "no checkpoint begun");
+  const auto written = layout == sinq::io::code_layout::panels
+                           ? sinq::io::write_panels(*to, "w", *sinq::to_panels(*packed), sinq::dtype::f32)
+                           : sinq::io::write_packed(*to, "w", *packed, sinq::dtype::f32);
+  require(written.has_value(), "no tensor written");
   require(to->add("bias", sinq::dtype::u8, std::vector<std::size_t>{3}, std::vector<sinq::byte>(3)).has_value(),
           "no plain tensor written");
   require(to->commit().has_value(), "no checkpoint written");
@@ -75,7 +83,11 @@ std::string valid_file(bool symmetric, sinq::method method) {
 } // namespace
 
 int main() {
-  const std::string files[]{valid_file(false, sinq::method::sinq), valid_file(true, sinq::method::rtn)};
+  using sinq::io::code_layout;
+  const std::string files[]{valid_file(false, sinq::method::sinq, code_layout::canonical),
+                            valid_file(true, sinq::method::rtn, code_layout::canonical),
+                            valid_file(false, sinq::method::sinq, code_layout::panels),
+                            valid_file(true, sinq::method::rtn, code_layout::panels)};
   for (const std::string& file : files) require(check_file(file), "a valid checkpoint that is refused");
   constexpr int rounds = 4'000;
   std::mt19937 random{20250922};

@@ -2,6 +2,7 @@
 #include "io/open_checkpoint.hpp"
 
 #include "support/catch.hpp"
+#include "support/packed.hpp"
 #include "support/random_quantized.hpp"
 
 #include <sinq/io/checkpoint.hpp>
@@ -23,21 +24,6 @@ sinq::packed_matrix make_packed(const matrix& m, const sinq::quantize_options& o
   return *std::move(p);
 }
 
-void check_same(const sinq::packed_matrix& a, const sinq::packed_matrix& b) {
-  CHECK(a.format == b.format);
-  CHECK(a.method == b.method);
-  const auto same = [](const sinq::shared_bytes& x, const sinq::shared_bytes& y) {
-    return std::equal(x.span().begin(), x.span().end(), y.span().begin(), y.span().end());
-  };
-  CHECK(same(a.codes, b.codes));
-  CHECK(same(a.scale, b.scale));
-  CHECK(same(a.zero, b.zero));
-  CHECK(same(a.col_scale, b.col_scale));
-  CHECK(same(a.scale_base, b.scale_base));
-  CHECK(same(a.zero_base, b.zero_base));
-  CHECK(same(a.levels, b.levels));
-}
-
 void write(const fs::path& path, const std::vector<std::pair<std::string, sinq::packed_matrix>>& tensors) {
   auto to = io::model_writer::create_file(path);
   REQUIRE(to);
@@ -46,24 +32,6 @@ void write(const fs::path& path, const std::vector<std::pair<std::string, sinq::
   REQUIRE(to->add("bias", sinq::dtype::f32, std::vector<std::size_t>{3}, std::as_bytes(std::span{bias})));
   for (const auto& [name, p] : tensors) REQUIRE(io::write_packed(*to, name, p, sinq::dtype::bf16));
   REQUIRE(to->commit());
-}
-
-/// Replaces text in a file by text of the same length.
-void edit(const fs::path& path, const std::string& from, const std::string& to) {
-  std::string content = read_file(path);
-  const std::size_t at = content.find(from);
-  REQUIRE(at != std::string::npos);
-  REQUIRE(from.size() == to.size());
-  content.replace(at, from.size(), to);
-  write_file(path, content);
-}
-
-void check_refused(const fs::path& path, sinq::errc code, const std::vector<std::string>& says) {
-  const auto opened = io::checkpoint::open(path);
-  REQUIRE_FALSE(opened);
-  CHECK(opened.error().code == code);
-  INFO(opened.error().message);
-  for (const std::string& words : says) CHECK(opened.error().message.find(words) != std::string::npos);
 }
 
 } // namespace
@@ -87,14 +55,14 @@ TEST_CASE("a checkpoint reads back to the identical packed matrix, in place") {
           CHECK(found->quantized);
           CHECK(found->type == sinq::dtype::bf16);
           CHECK(found->shape == std::vector<std::size_t>{rows, cols});
-          check_same(q.packed(*found), a);
-          check_same(q.packed(*q.find("b.weight")), b);
+          CHECK(same_packed(q.packed(*found), a));
+          CHECK(same_packed(q.packed(*q.find("b.weight")), b));
           for (const sinq::shared_bytes* part : {&q.packed(*found).codes, &q.packed(*found).scale})
             CHECK(reinterpret_cast<std::uintptr_t>(part->data()) % sinq::buffer_alignment_bytes == 0);
           CHECK_FALSE(q.find("bias")->quantized);
           CHECK(q.data(*q.find("bias")).size() == 12);
           q.release(*found);
-          check_same(q.packed(*found), a); // still readable
+          CHECK(same_packed(q.packed(*found), a)); // still readable
         }
 }
 
@@ -106,7 +74,7 @@ TEST_CASE("every storage reads back to the identical packed matrix") {
       REQUIRE(a);
       write(dir / "q.safetensors", {{"a", *a}});
       const auto q = open_checkpoint(dir / "q.safetensors");
-      check_same(q.packed(*q.find("a")), *a);
+      CHECK(same_packed(q.packed(*q.find("a")), *a));
     }
 }
 
@@ -118,7 +86,7 @@ TEST_CASE("version 1, whose descriptions say less, is read") {
   for (const std::string field : {"tile_rows", "rotation", "scale_bits", "zero_bits", "super_group"})
     edit(dir / "q.safetensors", field, "x" + field.substr(1));
   const auto q = open_checkpoint(dir / "q.safetensors");
-  check_same(q.packed(*q.find("a")), a);
+  CHECK(same_packed(q.packed(*q.find("a")), a));
 }
 
 TEST_CASE("a packed matrix outlives the checkpoint that it came from") {
@@ -130,7 +98,7 @@ TEST_CASE("a packed matrix outlives the checkpoint that it came from") {
     const auto q = open_checkpoint(dir / "q.safetensors");
     kept = q.packed(*q.find("a"));
   }
-  check_same(kept, a);
+  CHECK(same_packed(kept, a));
 }
 
 TEST_CASE("an ordinary file is a checkpoint without quantized tensors") {
@@ -162,7 +130,7 @@ TEST_CASE("a sharded checkpoint is one model") {
   CHECK(fs::exists(dir / "out/model.safetensors.index.json"));
   const auto q = open_checkpoint(dir / "out");
   CHECK(q.model().files().size() == 5);
-  for (std::size_t n = 0; n < 5; ++n) check_same(q.packed(*q.find("layer." + std::to_string(n))), matrices[n]);
+  for (std::size_t n = 0; n < 5; ++n) CHECK(same_packed(q.packed(*q.find("layer." + std::to_string(n))), matrices[n]));
 }
 
 TEST_CASE("descriptions that lie are refused by file, tensor and values") {
@@ -220,6 +188,9 @@ TEST_CASE("descriptions that lie are refused by file, tensor and values") {
   fresh();
   edit(path, R"(\"grid\":\"uniform\")", R"(\"grid\":\"unicorn\")");
   check_refused(path, sinq::errc::unsupported, {named, "'unicorn'", "uniform"});
+  fresh();
+  edit(path, R"(\"layout\":\"canonical\")", R"(\"layout\":\"canonicle\")");
+  check_refused(path, sinq::errc::unsupported, {path.string(), named, "layout 'canonicle'", "canonical or panels"});
   fresh();
   edit(path, R"(\"layout\":\"canonical\")", R"(\"layout\":[[[[[[[[[[[[[)");
   check_refused(path, sinq::errc::malformed, {named, "cannot be read"});

@@ -3,6 +3,7 @@
 #include "io/files.hpp"
 #include "io/open_checkpoint.hpp"
 
+#include "support/packed.hpp"
 #include "support/random_quantized.hpp"
 
 #include <sinq/io/checkpoint.hpp>
@@ -68,10 +69,6 @@ sinq::result<void> write_official(const scratch& dir, const fs::path& path, cons
   if (auto done = official.add(to, name, p, sinq::dtype::bf16); !done) return done;
   if (auto done = official.finish(to); !done) return done;
   return to.commit();
-}
-
-bool same_bytes(const sinq::shared_bytes& a, const sinq::shared_bytes& b) {
-  return std::equal(a.span().begin(), a.span().end(), b.span().begin(), b.span().end());
 }
 
 } // namespace

@@ -1,8 +1,10 @@
 #pragma once
 
+#include "../pack/to_packed.hpp"
 #include "checkpoint_parts.hpp"
 #include "model_reader.hpp"
 #include "official_checkpoint.hpp"
+#include "packed_cache.hpp"
 
 #include <algorithm>
 #include <array>
@@ -10,6 +12,7 @@
 #include <map>
 #include <optional>
 #include <string>
+#include <variant>
 #include <vector>
 
 namespace sinq::io {
@@ -34,8 +37,8 @@ namespace detail {
 
 } // namespace detail
 
-/// A model, quantized or not, as its user sees it. Nothing is read before it is asked for; packed matrices lie in the
-/// mapped files, which they keep alive.
+/// A model, quantized or not, as its user sees it. Nothing is read before it is asked for; packed matrices and panels
+/// lie in the mapped files, which they keep alive.
 class checkpoint {
 public:
   /// Opens a file or directory as model_reader does and checks every description in it. A directory in the official
@@ -61,7 +64,7 @@ public:
   [[nodiscard]] std::span<const checkpoint_tensor> tensors() const { return tensors_; }
   [[nodiscard]] const model_reader& model() const { return model_; }
   /// True if there are quantized tensors, in the native format or in the official one.
-  [[nodiscard]] bool is_quantized() const { return !packed_.empty() || official_.has_value(); }
+  [[nodiscard]] bool is_quantized() const { return !quantized_.empty() || official_.has_value(); }
   /// True if they are in the official format.
   [[nodiscard]] bool is_official() const { return official_.has_value(); }
 
@@ -82,27 +85,55 @@ public:
   }
   /// How a quantized tensor is held, and its method; nothing is read. @pre tensor is one of tensors() and quantized
   [[nodiscard]] const matrix_format& format(const checkpoint_tensor& tensor) const {
-    return official_ ? layer(tensor).format : packed_.find(tensor.name)->second.format;
+    return official_ ? layer(tensor).format : parts(tensor.name).format;
   }
   [[nodiscard]] const std::string& method(const checkpoint_tensor& tensor) const {
-    return official_ ? layer(tensor).method : packed_.find(tensor.name)->second.method;
+    return official_ ? layer(tensor).method : parts(tensor.name).method;
   }
-  /// A quantized tensor: in place, or, in the official format, converted and kept until it is released.
-  /// @pre tensor is one of tensors() and quantized
-  [[nodiscard]] const packed_matrix& packed(const checkpoint_tensor& tensor) const {
-    return official_ ? official_->packed(model_, layer(tensor)) : packed_.find(tensor.name)->second;
+  /// The layout in which a quantized tensor is read in place; in the official format, which is always converted, the
+  /// canonical one. @pre tensor is one of tensors() and quantized
+  [[nodiscard]] code_layout layout(const checkpoint_tensor& tensor) const {
+    const bool in_panels = !official_ && std::holds_alternative<panel_matrix>(quantized(tensor.name));
+    return in_panels ? code_layout::panels : code_layout::canonical;
   }
-  /// Hints that a tensor's bytes are no longer needed; they are read again if they are.
+  /// A quantized tensor: in place, or, stored in panels or in the official format, converted and kept until it is
+  /// released. @pre tensor is one of tensors() and quantized
+  /// @param threads  that turn panels into rows; nullptr: default_executor()
+  [[nodiscard]] const packed_matrix& packed(const checkpoint_tensor& tensor, executor* threads = nullptr) const {
+    if (official_) return official_->packed(model_, layer(tensor));
+    const stored_matrix& stored = quantized(tensor.name);
+    if (const auto* const p = std::get_if<packed_matrix>(&stored)) return *p;
+    return converted_.find_or_make(tensor.name, [&] {
+      return to_packed(std::get<panel_matrix>(stored), {.threads = threads, .progress = {}}).value();
+    });
+  }
+  /// A quantized tensor as `matmul` wants it: in place if it is stored in panels, otherwise arranged anew with each
+  /// call from packed(tensor), which can be released then. @pre tensor is one of tensors() and quantized
+  /// @errors  those of to_panels
+  [[nodiscard]] result<panel_matrix> panels(const checkpoint_tensor& tensor, const run_options& run = {}) const {
+    if (layout(tensor) == code_layout::panels) return std::get<panel_matrix>(quantized(tensor.name));
+    return to_panels(packed(tensor, run.threads), run);
+  }
+  /// Hints that a tensor's bytes are no longer needed; they are read again if they are. What packed() gave of a tensor
+  /// that it converted is gone.
   void release(const checkpoint_tensor& tensor) const {
     if (tensor.quantized && official_) return official_->release(model_, layer(tensor));
     if (!tensor.quantized) return model_.release(*model_.find(tensor.name));
+    converted_.release(tensor.name);
     for (const std::string_view suffix : part_suffixes)
       if (const model_tensor* part = model_.find(detail::joined(tensor.name, suffix)); part != nullptr)
         model_.release(*part);
   }
 
 private:
+  using stored_matrix = std::variant<packed_matrix, panel_matrix>;
+
   explicit checkpoint(model_reader model) : model_{std::move(model)} {}
+
+  [[nodiscard]] const stored_matrix& quantized(const std::string& name) const { return quantized_.find(name)->second; }
+  [[nodiscard]] const matrix_parts& parts(const std::string& name) const {
+    return std::visit([](const auto& held) -> const matrix_parts& { return held; }, quantized(name));
+  }
 
   [[nodiscard]] result<void> index() {
     const auto version = model_.metadata().find(std::string{checkpoint_version_key});
@@ -117,8 +148,7 @@ private:
       const std::string name = key.substr(checkpoint_tensor_prefix.size());
       const auto loaded = load(name, text, original);
       if (!loaded) return error{loaded.error()}.in("tensor " + in_quotes(name));
-      for (const detail::part_layout& part : detail::parts_of(packed_.find(name)->second.format))
-        stands_for.emplace(detail::joined(name, part.suffix), "");
+      for (const detail::part_layout& part : *loaded) stands_for.emplace(detail::joined(name, part.suffix), "");
       stands_for[detail::joined(name, detail::codes_suffix)] = name;
     }
     for (const model_tensor& tensor : model_.tensors()) {
@@ -126,7 +156,7 @@ private:
       if (part == stands_for.end()) {
         tensors_.push_back({tensor.info.name, tensor.info.type, tensor.info.shape, false});
       } else if (!part->second.empty()) {
-        const matrix_format& f = packed_.find(part->second)->second.format;
+        const matrix_format& f = parts(part->second).format;
         tensors_.push_back({part->second, original[part->second], {f.rows, f.cols}, true});
       }
     }
@@ -164,17 +194,18 @@ private:
     return *official_->find(name);
   }
 
-  /// Finds and checks the parts of one quantized tensor.
-  [[nodiscard]] result<void> load(const std::string& name, const std::string& text,
-                                  std::map<std::string, dtype>& original) {
+  /// Finds and checks the parts of one quantized tensor; returns what they should be.
+  [[nodiscard]] result<std::vector<detail::part_layout>> load(const std::string& name, const std::string& text,
+                                                              std::map<std::string, dtype>& original) {
     auto d = detail::parse_description(text, first_version_);
     if (!d) return std::move(d).error();
-    packed_matrix p;
+    matrix_parts p;
     p.format = d->format;
     p.method = std::move(d->method);
     matrix_format& f = p.format;
     bool has_aux = false;
-    for (detail::part_layout& expected : detail::parts_of(d->format)) {
+    std::vector<detail::part_layout> all = detail::parts_of(d->format, d->layout);
+    for (detail::part_layout& expected : all) {
       if (expected.is_aux && has_aux) expected.types = {storage(f.aux)};
       const auto type = part(name, expected, p.*expected.bytes);
       if (!type) return type.error();
@@ -184,9 +215,21 @@ private:
       if (expected.suffix == detail::col_scale_suffix) f.col_scale_type = *type;
     }
     if (!f.has_col_scale) f.col_scale_type = storage(f.aux);
-    if (auto done = check_packed(p); !done) return done;
+    if (auto done = keep(name, std::move(p), d->layout); !done) return std::move(done).error();
     original.emplace(name, d->original);
-    packed_.emplace(name, std::move(p));
+    return all;
+  }
+
+  [[nodiscard]] result<void> keep(const std::string& name, matrix_parts&& p, code_layout layout) {
+    if (layout == code_layout::panels) {
+      panel_matrix w{std::move(p)};
+      if (auto done = check_panels(w); !done) return done;
+      quantized_.emplace(name, std::move(w));
+      return {};
+    }
+    packed_matrix packed{std::move(p)};
+    if (auto done = check_packed(packed); !done) return done;
+    quantized_.emplace(name, std::move(packed));
     return {};
   }
 
@@ -217,7 +260,8 @@ private:
   bool first_version_ = false;
   std::vector<checkpoint_tensor> tensors_;
   std::map<std::string, std::size_t, std::less<>> by_name_;
-  std::map<std::string, packed_matrix, std::less<>> packed_;
+  std::map<std::string, stored_matrix, std::less<>> quantized_;
+  packed_cache converted_; ///< of tensors that are stored in panels
   std::optional<official_layers> official_;
 };
 

@@ -6,14 +6,38 @@
 #include <nlohmann/json.hpp>
 
 #include <array>
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
 #include <utility>
 
+namespace sinq::io {
+
+/// How the codes, scales and zero points of a quantized tensor lie in a native checkpoint.
+enum class code_layout : std::uint8_t {
+  canonical, ///< as in packed_matrix: rows, which every conversion reads
+  panels,    ///< as in panel_matrix: what `matmul` reads
+};
+
+/// Layouts as descriptions spell them, in the order of the enumeration.
+inline constexpr std::array<std::string_view, 2> layout_names{"canonical", "panels"};
+
+[[nodiscard]] constexpr std::string_view to_string(code_layout layout) {
+  return layout_names[static_cast<std::size_t>(layout)];
+}
+
+/// The layout of that name.
+[[nodiscard]] constexpr std::optional<code_layout> parse_layout(std::string_view name) {
+  for (std::size_t n = 0; n < layout_names.size(); ++n)
+    if (layout_names[n] == name) return static_cast<code_layout>(n);
+  return std::nullopt;
+}
+
+} // namespace sinq::io
+
 namespace sinq::io::detail {
 
-inline constexpr std::string_view canonical_layout = "canonical";
 inline constexpr std::size_t max_description_bytes = 4096;
 
 /// Grids as descriptions spell them, in the order of the enumeration.
@@ -22,19 +46,20 @@ inline constexpr std::array<std::string_view, 4> grid_names{"uniform", "nf4", "n
 /// What a checkpoint says of a quantized tensor: everything but the storage types, which its parts themselves have.
 struct description {
   matrix_format format;
+  code_layout layout = code_layout::canonical;
   dtype original = dtype::f32;
   std::string method;
 };
 
-[[nodiscard]] inline std::string describe(const packed_matrix& p, dtype original) {
+[[nodiscard]] inline std::string describe(const matrix_parts& p, code_layout layout, dtype original) {
   const matrix_format& f = p.format;
-  return nlohmann::json{{"method", p.method},         {"bits", f.bits},
-                        {"group_size", f.group_size}, {"grid", grid_names[static_cast<std::size_t>(f.grid)]},
-                        {"layout", canonical_layout}, {"zero", f.has_zero},
-                        {"t", f.has_col_scale},       {"dtype", to_string(original)},
-                        {"shape", {f.rows, f.cols}},  {"tile_rows", f.tile_rows},
-                        {"rotation", f.rotation},     {"scale_bits", f.scale_bits},
-                        {"zero_bits", f.zero_bits},   {"super_group", f.super_group}}
+  return nlohmann::json{{"method", p.method},          {"bits", f.bits},
+                        {"group_size", f.group_size},  {"grid", grid_names[static_cast<std::size_t>(f.grid)]},
+                        {"layout", to_string(layout)}, {"zero", f.has_zero},
+                        {"t", f.has_col_scale},        {"dtype", to_string(original)},
+                        {"shape", {f.rows, f.cols}},   {"tile_rows", f.tile_rows},
+                        {"rotation", f.rotation},      {"scale_bits", f.scale_bits},
+                        {"zero_bits", f.zero_bits},    {"super_group", f.super_group}}
       .dump();
 }
 
@@ -77,9 +102,10 @@ struct description {
   const auto found = parse_grid(fields.at("grid").get<std::string>());
   if (!found) return found.error();
   f.grid = *found;
-  const auto layout = fields.at("layout").get<std::string>();
-  if (layout != canonical_layout)
-    return make_error(errc::unsupported, "layout ", in_quotes(layout), ", expected ", in_quotes(canonical_layout));
+  const auto name = fields.at("layout").get<std::string>();
+  const std::optional<code_layout> layout = parse_layout(name);
+  if (!layout) return make_error(errc::unsupported, "layout ", in_quotes(name), ", expected canonical or panels");
+  d.layout = *layout;
   const auto type = fields.at("dtype").get<std::string>();
   const std::optional<dtype> original = parse_dtype(type);
   if (!original || !info(*original).is_float)

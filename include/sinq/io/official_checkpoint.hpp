@@ -2,11 +2,10 @@
 
 #include "official_config.hpp"
 #include "official_reader.hpp"
+#include "packed_cache.hpp"
 
 #include <functional>
 #include <map>
-#include <memory>
-#include <mutex>
 
 namespace sinq::io {
 
@@ -71,23 +70,14 @@ public:
 
   /// A layer's weight; stays where it is until it is released.
   [[nodiscard]] const packed_matrix& packed(const model_reader& model, const official_layer& layer) const {
-    const std::scoped_lock lock{unpacked_->access};
-    const auto at = unpacked_->by_layer.find(layer.name);
-    if (at != unpacked_->by_layer.end()) return at->second;
-    return unpacked_->by_layer.emplace(layer.name, unpack_official_layer(model, layer)).first->second;
+    return unpacked_.find_or_make(layer.name, [&] { return unpack_official_layer(model, layer); });
   }
   void release(const model_reader& model, const official_layer& layer) const {
-    const std::scoped_lock lock{unpacked_->access};
-    unpacked_->by_layer.erase(layer.name);
+    unpacked_.release(layer.name);
     model.release(*model.find(layer.tensor(official_codes_suffix)));
   }
 
 private:
-  struct cache {
-    std::mutex access;
-    std::map<std::string, packed_matrix> by_layer;
-  };
-
   /// Refuses tensors that look like parts of layers and are none.
   [[nodiscard]] result<void> check_parts(const model_reader& model) const {
     constexpr std::array<std::string_view, 9> parts{"scale",  "scale.x", "scale.s", "scale.m", "zero",
@@ -117,7 +107,7 @@ private:
 
   std::map<std::string, official_layer, std::less<>> layers_;
   dtype type_ = dtype::f32;
-  std::shared_ptr<cache> unpacked_ = std::make_shared<cache>();
+  packed_cache unpacked_;
 };
 
 /// The text of an official checkpoint's configuration without what it says of quantization, for its weights restored.
