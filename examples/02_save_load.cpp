@@ -1,5 +1,5 @@
-/// Writes a quantized matrix to a native checkpoint beside a tensor that stays as it is, and reads both back.
-/// Usage: 02_save_load [FILE.safetensors]
+/// Writes a quantized matrix to a native checkpoint, in the layout that matmul reads, beside a tensor that stays as it
+/// is; reads both back and multiplies from the mapped file. Usage: 02_save_load [FILE.safetensors]
 
 #include <sinq/io/checkpoint.hpp>
 #include <sinq/sinq.hpp>
@@ -20,7 +20,9 @@ sinq::result<void> save(const std::filesystem::path& path, sinq::matrix_view<con
   auto file = sinq::io::model_writer::create_file(path);
   if (!file) return file.error();
   if (auto done = sinq::io::begin_checkpoint(*file); !done) return done;
-  if (auto done = sinq::io::write_packed(*file, "layer.weight", *packed, sinq::dtype::f32); !done) return done;
+  const auto panels = sinq::to_panels(*packed); // or write_packed, for files that are smaller at odd shapes
+  if (!panels) return panels.error();
+  if (auto done = sinq::io::write_panels(*file, "layer.weight", *panels, sinq::dtype::f32); !done) return done;
   const std::vector<float> bias(w.rows(), 0.5f);
   const std::vector<std::size_t> shape{bias.size()};
   if (auto done = file->add("layer.bias", sinq::dtype::f32, shape, std::as_bytes(std::span{bias})); !done) return done;
@@ -35,11 +37,16 @@ sinq::result<void> load(const std::filesystem::path& path, sinq::matrix_view<con
       std::printf("%s: %zu bytes as they were\n", tensor.name.c_str(), file->data(tensor).size());
       continue;
     }
-    const sinq::packed_matrix& packed = file->packed(tensor); // lies in the mapped file
-    const auto error = sinq::measure_error(original, packed);
+    const auto panels = file->panels(tensor); // lies in the mapped file
+    if (!panels) return panels.error();
+    const std::vector<float> x(original.cols(), 1.0f);
+    std::vector<float> y(original.rows());
+    auto done = sinq::matmul(*panels, sinq::matrix_view<const float>{x.data(), 1, x.size()}, {y.data(), 1, y.size()});
+    if (!done) return done;
+    const auto error = sinq::measure_error(original, file->packed(tensor)); // rows again, for all that is not matmul
     if (!error) return error.error();
-    std::printf("%s: %s, %d bits, relative error %.5f\n", tensor.name.c_str(), packed.method.c_str(),
-                packed.format.bits, error->relative_error);
+    std::printf("%s: %s, %d bits, relative error %.5f, first sum %.4f\n", tensor.name.c_str(), panels->method.c_str(),
+                panels->format.bits, error->relative_error, y.front());
   }
   return {};
 }

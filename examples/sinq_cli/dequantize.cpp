@@ -105,9 +105,9 @@ result<void> write_tensors(const io::checkpoint& input, io::model_writer& to, co
   progress_bar progress{total, f.quiet};
   for (const io::checkpoint_tensor* tensor : in_order_of_width(input, f)) {
     if (auto on = check_goes_on(); !on) return on;
-    auto done = tensor->quantized
-                    ? dequantize_tensor(*tensor, input.packed(*tensor), type_of(*tensor, f), to, threads, progress)
-                    : copy_tensor(input.model(), *input.model().find(tensor->name), to, 1, progress);
+    auto done = tensor->quantized ? dequantize_tensor(*tensor, input.packed(*tensor, &threads), type_of(*tensor, f), to,
+                                                      threads, progress)
+                                  : copy_tensor(input.model(), *input.model().find(tensor->name), to, 1, progress);
     if (!done) return of_tensor(std::move(done).error(), file_of(input, tensor->name), tensor->name);
     input.release(*tensor);
   }

@@ -65,9 +65,8 @@ result<void> write_codes(const std::string& name, const sinq::packed_matrix& p, 
   return to.end();
 }
 
-std::string describe(const sinq::packed_matrix& p, sinq::dtype original) {
-  const sinq::matrix_format& f = p.format;
-  return nlohmann::json{{"method", p.method},         {"bits", f.bits},
+std::string describe(const sinq::matrix_format& f, const std::string& method, sinq::dtype original) {
+  return nlohmann::json{{"method", method},           {"bits", f.bits},
                         {"group_size", f.group_size}, {"aux_dtype", to_string(storage(f.aux))},
                         {"symmetric", !f.has_zero},   {"dtype", to_string(original)},
                         {"tile_rows", f.tile_rows},   {"rotation", f.rotation}}
@@ -84,9 +83,10 @@ result<void> run(const dump_flags& f) {
   double total = 0;
   for (const io::checkpoint_tensor& tensor : input->tensors())
     if (tensor.quantized) {
-      const sinq::packed_matrix& p = input->packed(tensor);
-      total += static_cast<double>(p.size_bytes());
-      if (auto done = writer->set_metadata(tensor.name, describe(p, tensor.type)); !done) return done;
+      const sinq::matrix_format& format = input->format(tensor);
+      total += static_cast<double>(packed_bytes(format).total());
+      auto done = writer->set_metadata(tensor.name, describe(format, input->method(tensor), tensor.type));
+      if (!done) return done;
     }
   progress_bar progress{total, f.quiet};
   // F32 first, then U8: without padding every tensor is aligned to its type, which PyTorch's reader needs

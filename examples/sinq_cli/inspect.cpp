@@ -20,8 +20,16 @@ struct inspect_flags {
 };
 
 std::size_t bytes_of(const io::checkpoint& model, const io::checkpoint_tensor& tensor) {
-  return tensor.quantized ? packed_bytes(model.format(tensor)).total()
+  return tensor.quantized ? io::stored_bytes(model.format(tensor), model.layout(tensor))
                           : io::tensor_bytes(tensor.type, tensor.shape).value_or(0);
+}
+
+double bits_per_weight(const io::checkpoint& model, const io::checkpoint_tensor& tensor) {
+  return 8 * static_cast<double>(bytes_of(model, tensor)) / static_cast<double>(tensor.shape[0] * tensor.shape[1]);
+}
+
+std::string layout_of(const io::checkpoint& model, const io::checkpoint_tensor& tensor) {
+  return std::string{model.is_official() ? "official" : to_string(model.layout(tensor))};
 }
 
 /// Sums over a model's tensors.
@@ -56,12 +64,13 @@ json tensor_json(const io::checkpoint& model, const io::checkpoint_tensor& tenso
   if (!tensor.quantized) return entry;
   const sinq::matrix_format& f = model.format(tensor);
   entry.update({{"method", model.method(tensor)},
+                {"layout", layout_of(model, tensor)},
                 {"bits", f.bits},
                 {"group_size", f.group_size},
                 {"aux_dtype", to_string(storage(f.aux))},
                 {"symmetric", !f.has_zero},
                 {"t_dtype", f.has_col_scale ? json(to_string(f.col_scale_type)) : json(nullptr)},
-                {"bits_per_weight", sinq::bits_per_weight(f)}});
+                {"bits_per_weight", bits_per_weight(model, tensor)}});
   return entry;
 }
 
@@ -90,6 +99,7 @@ void print(const io::checkpoint& model) {
                     {"dtype", side::left},
                     {"shape", side::left},
                     {"method", side::left},
+                    {"layout", side::left},
                     {"bits"},
                     {"group"},
                     {"aux", side::left},
@@ -100,11 +110,11 @@ void print(const io::checkpoint& model) {
                                    io::to_string(tensor.shape)};
     if (tensor.quantized) {
       const sinq::matrix_format& f = model.format(tensor);
-      cells.insert(cells.end(),
-                   {one_line(model.method(tensor)), fmt::format("{}", f.bits), fmt::format("{}", f.group_size),
-                    std::string{to_string(storage(f.aux))}, fmt::format("{:.3f}", bits_per_weight(f))});
+      cells.insert(cells.end(), {one_line(model.method(tensor)), layout_of(model, tensor), fmt::format("{}", f.bits),
+                                 fmt::format("{}", f.group_size), std::string{to_string(storage(f.aux))},
+                                 fmt::format("{:.3f}", bits_per_weight(model, tensor))});
     }
-    cells.resize(8);
+    cells.resize(9);
     cells.push_back(fmt::format("{}", bytes_of(model, tensor)));
     table.add(std::move(cells));
   }
@@ -112,7 +122,7 @@ void print(const io::checkpoint& model) {
   table.add_rule();
   table.add(
       {fmt::format("{} tensors, {} quantized", model.tensors().size(), t.quantized), "",
-       fmt::format("{:.4g} million", t.elements * 1e-6), "", "", "", "",
+       fmt::format("{:.4g} million", t.elements * 1e-6), "", "", "", "", "",
        t.quantized == 0 ? "" : fmt::format("{:.3f}", 8 * static_cast<double>(t.quantized_bytes) / t.quantized_elements),
        fmt::format("{}", t.bytes)});
   fmt::print("{}", table.to_string());

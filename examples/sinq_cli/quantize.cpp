@@ -44,6 +44,9 @@ result<void> check_widths(const quantize_job& work) {
 result<quantize_job> prepare(const quantize_flags& f) {
   if (f.output.empty() && !f.dry_run)
     return make_error(errc::invalid_argument, "quantize: where to write is missing: give -o OUT, or --dry-run");
+  if (f.format == "official" && io::parse_layout(f.layout) != io::code_layout::canonical)
+    return make_error(errc::invalid_argument, "--layout ", f.layout, " needs --format native: the official format has ",
+                      "a layout of its own");
   auto input = io::model_reader::open(f.input);
   if (!input) return std::move(input).error();
   if (input->metadata().contains(std::string{io::checkpoint_version_key}) || io::is_official(*input))
@@ -85,6 +88,16 @@ result<void> prepare_official(quantize_job& work) {
   return {};
 }
 
+/// Writes one quantized tensor in the format and layout that are asked for.
+result<void> write_one(quantize_job& work, const io::tensor_info& info, const sinq::packed_matrix& packed,
+                       io::model_writer& to) {
+  if (work.official) return work.official->add(to, info.name, packed, info.type);
+  if (work.layout() == io::code_layout::canonical) return io::write_packed(to, info.name, packed, info.type);
+  const auto panels = sinq::to_panels(packed, {.threads = work.options.run.threads, .progress = {}});
+  if (!panels) return panels.error();
+  return io::write_panels(to, info.name, *panels, info.type);
+}
+
 /// Quantizes, measures and writes one tensor.
 result<void> quantize_one(quantize_job& work, const io::model_tensor& tensor, int bits, io::model_writer& to,
                           progress_bar& progress) {
@@ -108,10 +121,8 @@ result<void> quantize_one(quantize_job& work, const io::model_tensor& tensor, in
   if (!error) return error.error();
   if (!error->finite)
     return make_error(errc::not_representable, "the quantized weights stand for values beyond the range of F32");
-  work.quantized.push_back({info.name, info.type, packed->format, packed->method, *error, seconds});
-  auto written = work.official ? work.official->add(to, info.name, *packed, info.type)
-                               : io::write_packed(to, info.name, *packed, info.type);
-  if (!written) return written;
+  work.quantized.push_back({info.name, info.type, packed->format, work.layout(), packed->method, *error, seconds});
+  if (auto written = write_one(work, info, *packed, to); !written) return written;
   work.input.release(tensor);
   return check_goes_on();
 }
@@ -150,7 +161,7 @@ void plan_outcomes(quantize_job& work) {
     sinq::quantize_options options = work.options;
     options.bits = work.plan[i].bits;
     const sinq::matrix_format format = sinq::planned_format(options, info.shape[0], info.shape[1]);
-    work.quantized.push_back({info.name, info.type, format, work.asked.method, {}, 0});
+    work.quantized.push_back({info.name, info.type, format, work.layout(), work.asked.method, {}, 0});
   }
 }
 
@@ -201,6 +212,9 @@ command add_quantize(CLI::App& app) {
                                 ->capture_default_str();
   c->add_option("--format", f->format, "Format of the output: our own, or that of the official sinq package")
       ->check(CLI::IsMember({"native", "official"}))
+      ->capture_default_str();
+  c->add_option("--layout", f->layout, "Layout of codes and scales in our own format; panels: what matmul reads")
+      ->check(CLI::IsMember(std::vector<std::string>{io::layout_names.begin(), io::layout_names.end()}))
       ->capture_default_str();
   c->add_option("--compat", f->compat,
                 "Results of the official package, quirks and all; -aux: with its 8-bit scales and zero points")

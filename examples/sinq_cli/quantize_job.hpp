@@ -5,6 +5,7 @@
 #include "quantizer_flags.hpp"
 #include "tensor_choice.hpp"
 
+#include <sinq/io/checkpoint_parts.hpp>
 #include <sinq/io/official_writer.hpp>
 #include <sinq/metrics.hpp>
 
@@ -21,6 +22,7 @@ struct quantize_flags {
   std::string input, output, report, shard_size;
   std::string method = "sinq";
   std::string format = "native";
+  std::string layout{to_string(sinq::io::code_layout::canonical)};
   std::string compat = "none";
   int bits = 4;
   quantizer_flags quantizer;
@@ -34,12 +36,14 @@ struct quantize_outcome {
   std::string name;
   sinq::dtype type;
   sinq::matrix_format format;
+  sinq::io::code_layout layout;
   std::string method;
   sinq::error_metrics error;
   double seconds; ///< of quantizing and packing
 
   [[nodiscard]] double weights() const { return static_cast<double>(format.rows) * static_cast<double>(format.cols); }
-  [[nodiscard]] std::size_t bytes() const { return sinq::packed_bytes(format).total(); }
+  [[nodiscard]] std::size_t bytes() const { return sinq::io::stored_bytes(format, layout); }
+  [[nodiscard]] double bits_per_weight() const { return 8 * static_cast<double>(bytes()) / weights(); }
 };
 
 /// Everything that one run needs and finds.
@@ -52,6 +56,8 @@ struct quantize_job {
   std::vector<quantize_outcome> quantized;
   stopwatch clock;
   std::optional<sinq::io::official_writer> official{}; ///< where the output is in the official format
+
+  [[nodiscard]] sinq::io::code_layout layout() const { return sinq::io::parse_layout(asked.layout).value(); }
 };
 
 /// Everything about the job, for machines.

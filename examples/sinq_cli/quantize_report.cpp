@@ -14,6 +14,8 @@ namespace {
 
 json options_json(const quantize_flags& f) {
   return {{"method", f.method},
+          {"format", f.format},
+          {"layout", f.layout},
           {"bits", sinq::parse_preset(f.quantizer.preset) ? sinq::parse_preset(f.quantizer.preset)->bits : f.bits},
           {"group_size", f.quantizer.tile != 0 ? f.quantizer.tile : f.quantizer.group_size},
           {"tile", f.quantizer.tile},
@@ -65,7 +67,7 @@ json tensors_json(const quantize_job& work) {
       entry.update({{"method", o.method},
                     {"bits", o.format.bits},
                     {"group_size", o.format.group_size},
-                    {"bits_per_weight", sinq::bits_per_weight(o.format)},
+                    {"bits_per_weight", o.bits_per_weight()},
                     {"bytes_after", o.bytes()},
                     {"relative_error", o.error.relative_error},
                     {"column_normalized_error", o.error.weighted_relative_error},
@@ -156,7 +158,7 @@ void print_plan(const quantize_job& work) {
     table.add({one_line(info.name), std::string{to_string(info.type)}, io::to_string(info.shape),
                quantized ? fmt::format("{}", next->format.bits) : fmt::format("kept: {}", work.plan[i].reason),
                bytes_text(info.size_bytes()), bytes_text(bytes),
-               quantized ? fmt::format("{:.3f}", sinq::bits_per_weight((next++)->format)) : ""});
+               quantized ? fmt::format("{:.3f}", (next++)->bits_per_weight()) : ""});
     before += info.size_bytes();
   }
   const job_totals t = sum_up(work);
