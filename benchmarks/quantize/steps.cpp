@@ -96,7 +96,7 @@ subject timed_step(step what, const quantize_trial& trial, const source_weights&
     switch (what) {
     case step::quantize: static_cast<void>(value_of(sinq::quantize(from[n], options))); break;
     case step::pack: static_cast<void>(value_of(sinq::pack(inputs.quantized[n], run))); break;
-    case step::both: static_cast<void>(value_of(sinq::pack(value_of(sinq::quantize(from[n], options)), run))); break;
+    case step::both: static_cast<void>(value_of(sinq::quantize_packed(from[n], options))); break;
     case step::dequantize:
       sinq::dequantize(inputs.packed[n], {reinterpret_cast<float*>(out.span().data()), from[n].rows(), from[n].cols()},
                        run);

@@ -5,7 +5,7 @@
 
 #include <sinq/pack/pack.hpp>
 #include <sinq/pack/panels.hpp>
-#include <sinq/quant/quantize.hpp>
+#include <sinq/pack/quantize_packed.hpp>
 
 #include <array>
 #include <memory>
@@ -45,7 +45,7 @@ struct quantize_trial {
 /// @errors  errc::invalid_argument (no such method), those of check_options
 [[nodiscard]] sinq::result<quantize_trial> make_trial(const std::string& name, int bits, std::size_t group_size);
 
-/// What is timed of a trial.
+/// What is timed of a trial; `both` is quantize_packed.
 enum class step : std::uint8_t { quantize, pack, both, dequantize, to_panels };
 inline constexpr std::array<std::string_view, 5> step_names{"quantize", "pack", "both", "dequantize", "to_panels"};
 
