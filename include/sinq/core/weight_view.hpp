@@ -33,10 +33,10 @@ public:
   [[nodiscard]] bool empty() const { return rows_ == 0 || cols_ == 0; }
 
   /// The matrix itself, if its elements are floats in memory that is aligned for them.
-  [[nodiscard]] std::optional<matrix_view<const float>> floats() const {
-    const bool aligned = reinterpret_cast<std::uintptr_t>(data_) % alignof(float) == 0;
-    if (type_ != dtype::f32 || !aligned || row_bytes_ % sizeof(float) != 0) return std::nullopt;
-    return matrix_view<const float>{reinterpret_cast<const float*>(data_), rows_, cols_, row_bytes_ / sizeof(float)};
+  [[nodiscard]] std::optional<matrix_view<const float>> floats() const { return in_place<float>(dtype::f32); }
+  /// The same of bfloat16s: the upper halves of floats.
+  [[nodiscard]] std::optional<matrix_view<const std::uint16_t>> bfloat16_bits() const {
+    return in_place<std::uint16_t>(dtype::bf16);
   }
 
   /// Elements (i, j) .. (i, j + to.size() - 1) as floats.
@@ -46,6 +46,13 @@ public:
   }
 
 private:
+  template <class T>
+  [[nodiscard]] std::optional<matrix_view<const T>> in_place(dtype type) const {
+    const bool aligned = reinterpret_cast<std::uintptr_t>(data_) % alignof(T) == 0;
+    if (type_ != type || !aligned || row_bytes_ % sizeof(T) != 0) return std::nullopt;
+    return matrix_view<const T>{reinterpret_cast<const T*>(data_), rows_, cols_, row_bytes_ / sizeof(T)};
+  }
+
   const byte* data_ = nullptr;
   dtype type_ = dtype::f32;
   std::size_t rows_ = 0;

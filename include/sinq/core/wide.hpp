@@ -4,6 +4,7 @@
 #include "isa.hpp"
 
 #include <cstddef>
+#include <cstdint>
 #include <utility>
 
 /// Loops that are written once, over vectors of W elements, and compiled for every instruction set:
@@ -78,6 +79,42 @@ SINQ_INLINE void sum_of_lanes(Vector& values) {
     swap_halves<W / 2>(values, other, std::make_index_sequence<sizeof values / sizeof values[0]>{});
     values += other;
     sum_of_lanes<W / 2>(values);
+  }
+}
+
+/// to += a b, rounded once, whatever the compiler's habits. Where a machine's vectors have more than one lane, they
+/// have the instruction; elsewhere std::fma finds the same.
+template <class Vector>
+SINQ_INLINE void add_product(const Vector& a, const Vector& b, Vector& to) {
+  static_assert(sizeof a[0] == sizeof(float));
+  if constexpr (sizeof a == sizeof(float)) {
+    to[0] = __builtin_fmaf(a[0], b[0], to[0]);
+  } else {
+#if defined(__clang__)
+#pragma STDC FP_CONTRACT ON
+    to = a * b + to;
+#elif SINQ_X86
+    asm("{vfmadd231ps %2, %1, %0|vfmadd231ps %0, %1, %2}" : "+v"(to) : "v"(a), "vm"(b));
+#else
+    asm("fmla %0.4s, %1.4s, %2.4s" : "+w"(to) : "w"(a), "w"(b));
+#endif
+  }
+}
+
+template <std::size_t Half, class Vector, std::size_t... Lane>
+SINQ_INLINE void exchange_parts(Vector& a, Vector& b, std::index_sequence<Lane...>) {
+  constexpr std::size_t width = sizeof...(Lane);
+  const Vector first = __builtin_shufflevector(a, b, ((Lane & Half) != 0 ? width + Lane - Half : Lane)...);
+  b = __builtin_shufflevector(a, b, ((Lane & Half) != 0 ? width + Lane : Lane + Half)...);
+  a = first;
+}
+/// Rows of a W x W square become columns: halves, then quarters .., are exchanged.
+template <std::size_t W, std::size_t Half = W / 2, class Vector>
+SINQ_INLINE void transpose(Vector (&rows)[W]) {
+  if constexpr (Half > 0) {
+    for (std::size_t r = 0; r < W; ++r)
+      if ((r & Half) == 0) exchange_parts<Half>(rows[r], rows[r + Half], std::make_index_sequence<W>{});
+    transpose<W, Half / 2>(rows);
   }
 }
 

@@ -29,15 +29,15 @@ inline constexpr std::size_t sum_rows = 32;
 inline constexpr std::size_t sum_cols = 64;
 
 /// Sums over the rows and columns of A[i][j] = m[i][j] * col_factor[j] * row_factor[i], which is in Real, and of its
-/// squares: in Sum over the 64 columns (in 16 lanes, then as a tree) and the 32 rows (one after another) of a block, in
-/// f64 over blocks.
+/// squares: in f64, over the 64 columns (in 16 lanes, then as a tree) and the 32 rows (one after another) of a block,
+/// then over blocks.
 ///
 ///            64 columns        64          < 64: 16 at a time, the last ones with zeros
 ///         +-----------------+-----------------+-----+
 /// 32 rows | s: 16 lanes, 32 |                 |     |  row    sum += tree(lanes)
 ///         | columns' sums   |                 |     |  column sum += s
 ///         +-----------------+-----------------+-----+
-template <class Real, class Sum>
+template <class Real>
 struct sum_loop {
   /// Where sums are added; the rows' have room for a multiple of 32.
   struct sums {
@@ -50,7 +50,7 @@ struct sum_loop {
   template <std::size_t W>
   SINQ_INLINE static void run(const matrix_view<const Real>& m, const Real* col_factor, const Real* row_factor,
                               const sums& to) {
-    constexpr std::size_t width = sizeof(Sum) == sizeof(float) || W == 1 ? W : W / 2;
+    constexpr std::size_t width = W == 1 ? W : W / 2;
     row_lanes lanes{};
     for (std::size_t i = 0; i < m.rows(); i += sum_rows) {
       block b{m.data() + i * m.stride(), m.stride(), std::min(sum_rows, m.rows() - i), col_factor, row_factor + i};
@@ -72,8 +72,8 @@ private:
   };
   /// Lanes of the rows' sums.
   struct row_lanes {
-    Sum sum[sum_rows][reduction_lanes];
-    Sum square[sum_rows][reduction_lanes];
+    double sum[sum_rows][reduction_lanes];
+    double square[sum_rows][reduction_lanes];
   };
 
   /// Adds the sums of a block of so many columns, and moves on to the next.
@@ -108,7 +108,7 @@ private:
   SINQ_INLINE static void add_strip(block& b, sums& to, row_lanes& lanes) {
     constexpr std::size_t pieces = Cols / W, row_pieces = reduction_lanes / W;
     vec<Real, W> factor[pieces], x;
-    vec<Sum, W> col[pieces]{}, col_square[pieces]{}, row[row_pieces]{}, row_square[row_pieces]{};
+    vec<double, W> col[pieces]{}, col_square[pieces]{}, row[row_pieces]{}, row_square[row_pieces]{};
     for (std::size_t p = 0; p < pieces; ++p) load(b.col_factor + p * W, factor[p]);
     for (std::size_t r = 0; r < b.rows; ++r) {
       for (std::size_t p = 0; !First && p < row_pieces; ++p) {
@@ -117,8 +117,8 @@ private:
       }
       for (std::size_t p = 0; p < pieces; ++p) {
         load(b.values + r * b.stride + p * W, x);
-        const vec<Sum, W> a = __builtin_convertvector((x * factor[p]) * b.row_factor[r], vec<Sum, W>);
-        const vec<Sum, W> square = a * a;
+        const vec<double, W> a = __builtin_convertvector((x * factor[p]) * b.row_factor[r], vec<double, W>);
+        const vec<double, W> square = a * a;
         row[p % row_pieces] = First && p < row_pieces ? a : row[p % row_pieces] + a;
         row_square[p % row_pieces] = First && p < row_pieces ? square : row_square[p % row_pieces] + square;
         col[p] += a;
@@ -141,9 +141,9 @@ private:
 
   /// Adds the sums over the lanes of W rows.
   template <std::size_t W>
-  SINQ_INLINE static void add_lanes_of(const Sum (*lanes)[reduction_lanes], double* to) {
+  SINQ_INLINE static void add_lanes_of(const double (*lanes)[reduction_lanes], double* to) {
     constexpr std::size_t pieces = reduction_lanes / W;
-    vec<Sum, W> row[W], piece[pieces];
+    vec<double, W> row[W], piece[pieces];
     for (std::size_t r = 0; r < W; ++r) {
       for (std::size_t p = 0; p < pieces; ++p) load(lanes[r] + p * W, piece[p]);
       for (std::size_t half = pieces / 2; half > 0; half /= 2)
@@ -156,7 +156,7 @@ private:
 
   /// One level of the tree for N vectors that hold W / N rows of N lanes each: two at a time become one.
   template <std::size_t W, std::size_t N>
-  SINQ_INLINE static void add_halves(vec<Sum, W> (&rows)[W]) {
+  SINQ_INLINE static void add_halves(vec<double, W> (&rows)[W]) {
     if constexpr (N > 1) {
       for (std::size_t r = 0; r < N / 2; ++r)
         add_two<N / 2>(rows[2 * r], rows[2 * r + 1], rows[r], std::make_index_sequence<W>{});
@@ -171,15 +171,9 @@ private:
 
   template <class Vector>
   SINQ_INLINE static void add_to(const Vector& values, double* to) {
-    constexpr std::size_t width = sizeof values / sizeof(Sum), half = width < 2 ? 1 : width / 2;
-    const Sum* const from = reinterpret_cast<const Sum*>(&values);
-    vec<Sum, half> some;
-    vec<double, half> sum;
-    for (std::size_t k = 0; k < width; k += half) {
-      load(from + k, some);
-      load(to + k, sum);
-      store(sum + __builtin_convertvector(some, vec<double, half>), to + k);
-    }
+    Vector sum;
+    load(to, sum);
+    store(sum + values, to);
   }
 };
 

@@ -2,8 +2,11 @@
 
 #include "../core/convert.hpp"
 #include "../core/error.hpp"
+#include "../core/powers.hpp"
 #include "../core/types.hpp"
+#include "sinkhorn_loops.hpp"
 #include "stats.hpp"
+#include "tile_spread.hpp"
 
 #include <cmath>
 
@@ -36,10 +39,19 @@ struct sinkhorn_report {
 /// Scratch of the normaliser: kept between calls, it spares their allocations.
 template <class Real>
 struct sinkhorn_workspace {
+  template <class Scale>
+  struct scales {
+    std::vector<Scale> row, col;
+  };
+  std::vector<Real> row_factor, col_factor; // the reciprocals of the current iterate's scales
+  // where standard deviations come from sums in float
+  detail::column_tile tile, scaled_tile;
+  detail::tile_spread spread;
+  scales<float> in_float;
+  // where they come from sums in double
   stats_workspace stats;
-  std::vector<double> row, col;             // the scales of the current iterate
-  std::vector<Real> row_factor, col_factor; // their reciprocals
   std::vector<double> row_std, col_std;
+  scales<double> in_double;
 };
 
 /// A matrix whose rows and columns spread evenly, and the scales that lead back: W = diag(row) * matrix * diag(col).
@@ -56,66 +68,6 @@ public:
 
 namespace detail {
 
-/// out[i][j] = (w[i][j] / col[j]) / row[i]
-template <class Real>
-struct divide_loop {
-  template <std::size_t W>
-  SINQ_INLINE static void run(matrix_view<const Real> w, const Real* row, const Real* col, matrix_view<Real> out) {
-    vec<Real, W> x, by;
-    for (std::size_t i = 0; i < w.rows(); ++i) {
-      const Real* const from = w.data() + i * w.stride();
-      Real* const to = out.data() + i * out.stride();
-      std::size_t j = 0;
-      for (; j + W <= w.cols(); j += W) {
-        load(from + j, x);
-        load(col + j, by);
-        store((x / by) / row[i], to + j);
-      }
-      for (; j < w.cols(); ++j) to[j] = (from[j] / col[j]) / row[i];
-    }
-  }
-};
-
-/// One step of some scales: scale *= clamp(clamp(sigma) / target), clamped, and factor = window / scale.
-template <class Real>
-struct scale_step {
-  struct bounds {
-    double low, high;
-  };
-  bounds sigma, ratio, scale;
-  double per_target;
-  Real window;
-
-  template <std::size_t W>
-  SINQ_INLINE static void run(const scale_step& by, const double* sigma, std::size_t n, double* scale, Real* factor) {
-    constexpr std::size_t width = W < 2 ? 1 : W / 2;
-    std::size_t k = 0;
-    for (; k + width <= n; k += width) move<width>(by, sigma + k, scale + k, factor + k);
-    for (; k < n; ++k) move<1>(by, sigma + k, scale + k, factor + k);
-  }
-
-private:
-  template <std::size_t W>
-  SINQ_INLINE static void move(const scale_step& by, const double* sigma, double* scale, Real* factor) {
-    vec<double, W> x, old;
-    load(sigma, x);
-    load(scale, old);
-    clamp(x, by.sigma);
-    x *= by.per_target;
-    clamp(x, by.ratio);
-    x *= old;
-    clamp(x, by.scale);
-    store(x, scale);
-    store(by.window / __builtin_convertvector(x, vec<Real, W>), factor);
-  }
-  template <class Vector>
-  SINQ_INLINE static void clamp(Vector& x, const bounds& to) {
-    const Vector low = Vector{} + to.low, high = Vector{} + to.high;
-    x = x > low ? x : low;
-    x = x < high ? x : high;
-  }
-};
-
 /// Index of the first entry that is not finite, or their number.
 template <class Real>
 [[nodiscard]] std::size_t find_non_finite(std::span<const Real> values) {
@@ -131,7 +83,7 @@ template <class Real>
 /// W = diag(row_scale) * W_hat * diag(col_scale); each step divides both scales' logarithms' error
 /// log(sigma / target) out, with target = the smallest standard deviation, and the iterate of least imbalance is kept.
 /// A side of length 1 has no spread and keeps scale 1.
-/// Numerics: scales as products instead of sums of logarithms (the same iteration without exp and log), kept in f64;
+/// Numerics: scales as products instead of sums of logarithms (the same iteration without exp and log);
 /// iterates and the imbalances that are compared in Real; standard deviations as in scaled_stddev. The absolute bounds
 /// of the reference suit weights of ordinary size: where the typical standard deviation of the rows lies outside [2^-9,
 /// 2^7), the iteration sees the matrix times that power of 2^16 which brings it inside, so that tiny and huge weights
@@ -169,35 +121,22 @@ public:
   /// @pre w is finite and not empty, row_scale has N and col_scale K entries, the options are valid
   sinkhorn_report<Real> find_scales(matrix_view<const Real> w, std::span<Real> row_scale, std::span<Real> col_scale,
                                     sinkhorn_workspace<Real>& work) const {
-    start(w, work);
-    std::fill(row_scale.begin(), row_scale.end(), Real{1});
-    std::fill(col_scale.begin(), col_scale.end(), Real{1});
-    const Real window = options_.any_magnitude ? window_factor(work) : Real{1};
-    if (window != 1) {
-      std::fill(work.row_factor.begin(), work.row_factor.end(), window);
-      std::fill(work.col_factor.begin(), work.col_factor.end(), window);
-      measure(w, work);
-    }
-    const Real target = smallest_sigma(work) + static_cast<Real>(options_.target_margin);
-    sinkhorn_report<Real> report;
-    report.imbalance_before = imbalance<Real>(work.row_std, work.col_std);
-    Real best = report.imbalance_before;
-    for (int k = 0; k < options_.iterations; ++k) {
-      if (k > 0) measure(w, work);
-      ++report.evaluated;
-      const Real current = imbalance<Real>(work.row_std, work.col_std);
-      if (current <= best) {
-        best = current;
-        round_to(work.row, row_scale);
-        round_to(work.col, col_scale);
-      } else if (options_.stop_when_worse) {
-        break;
+    if constexpr (std::is_same_v<Real, float>)
+      if (!options_.f64_sums) {
+        work.tile.assign(w);
+        return find_scales(work.tile, row_scale, col_scale, work);
       }
-      if (w.rows() > 1) step(work.col_std, target, window, work.col, work.col_factor);
-      if (w.cols() > 1) step(work.row_std, target, window, work.row, work.row_factor);
+    return iterate(measured_matrix{w, work}, row_scale, col_scale, work);
+  }
+  /// The same of a tile in columns.
+  sinkhorn_report<Real> find_scales(const detail::column_tile& w, std::span<Real> row_scale, std::span<Real> col_scale,
+                                    sinkhorn_workspace<Real>& work) const requires std::same_as<Real, float> {
+    if (options_.f64_sums) {
+      std::vector<Real> values(w.rows() * w.cols());
+      for (std::size_t n = 0; n < values.size(); ++n) values[n] = w(n / w.cols(), n % w.cols());
+      return find_scales(matrix_view<const Real>{values.data(), w.rows(), w.cols()}, row_scale, col_scale, work);
     }
-    report.imbalance_after = best;
-    return report;
+    return iterate(measured_tile{&w, work}, row_scale, col_scale, work);
   }
 
   /// W_hat = diag(row_scale)^-1 W diag(col_scale)^-1, by two divisions an element, columns first.
@@ -224,30 +163,91 @@ public:
   }
 
 private:
-  void start(matrix_view<const Real> w, sinkhorn_workspace<Real>& work) const {
-    work.row.assign(w.rows(), 1.0);
-    work.col.assign(w.cols(), 1.0);
-    work.row_factor.assign(w.rows(), Real{1});
-    work.col_factor.assign(w.cols(), Real{1});
-    work.row_std.resize(w.rows());
-    work.col_std.resize(w.cols());
-    measure(w, work);
-  }
+  /// A matrix whose standard deviations, times the factors in the workspace, come from sums in double.
+  struct measured_matrix {
+    matrix_view<const Real> w;
+    sinkhorn_workspace<Real>& work;
+    Real window = 1; ///< that both factors of all rows and columns contain
 
-  void measure(matrix_view<const Real> w, sinkhorn_workspace<Real>& work) const {
-    const auto find = options_.f64_sums ? scaled_stddev<Real, double> : scaled_stddev<Real, Real>;
-    find(w, work.col_factor, work.row_factor, work.row_std, work.col_std, work.stats);
+    void measure() {
+      work.row_std.resize(w.rows());
+      work.col_std.resize(w.cols());
+      scaled_stddev<Real>(w, work.col_factor, std::span{work.row_factor}.first(w.rows()), work.row_std, work.col_std,
+                          work.stats);
+    }
+    void look_through(Real power) {
+      window = power;
+      std::fill(work.row_factor.begin(), work.row_factor.end(), power);
+      std::fill(work.col_factor.begin(), work.col_factor.end(), power);
+    }
+    [[nodiscard]] std::span<const double> row() const { return work.row_std; }
+    [[nodiscard]] std::span<const double> col() const { return work.col_std; }
+    [[nodiscard]] auto& scales() { return work.in_double; }
+  };
+  /// The same of a tile, from sums in float.
+  struct measured_tile {
+    const detail::column_tile* w;
+    sinkhorn_workspace<Real>& work;
+    Real window = 1; ///< always: squares of tiny weights would be lost before factors are multiplied in
+
+    void measure() { work.spread.measure(*w, work.row_factor, work.col_factor); }
+    void look_through(Real power) {
+      work.scaled_tile.assign_scaled(*w, power);
+      w = &work.scaled_tile;
+    }
+    [[nodiscard]] std::span<const float> row() const { return work.spread.row(); }
+    [[nodiscard]] std::span<const float> col() const { return work.spread.col(); }
+    [[nodiscard]] auto& scales() { return work.in_float; }
+  };
+
+  template <class Measured>
+  sinkhorn_report<Real> iterate(Measured m, std::span<Real> row_scale, std::span<Real> col_scale,
+                                sinkhorn_workspace<Real>& work) const {
+    const std::size_t rows = row_scale.size(), cols = col_scale.size();
+    auto& scales = m.scales();
+    scales.row.assign(rows, 1);
+    scales.col.assign(cols, 1);
+    work.row_factor.assign(rows, Real{1});
+    work.row_factor.resize(detail::column_tile::whole(rows));
+    work.col_factor.assign(cols, Real{1});
+    std::fill(row_scale.begin(), row_scale.end(), Real{1});
+    std::fill(col_scale.begin(), col_scale.end(), Real{1});
+    m.measure();
+    if (const Real window = options_.any_magnitude ? window_factor(m) : Real{1}; window != 1) {
+      m.look_through(window);
+      m.measure();
+    }
+    const Real target = smallest_sigma(m) + static_cast<Real>(options_.target_margin);
+    sinkhorn_report<Real> report;
+    report.imbalance_before = imbalance<Real>(m.row(), m.col());
+    Real best = report.imbalance_before;
+    for (int k = 0; k < options_.iterations; ++k) {
+      if (k > 0) m.measure();
+      ++report.evaluated;
+      const Real current = imbalance<Real>(m.row(), m.col());
+      if (current <= best) {
+        best = current;
+        std::copy(scales.row.begin(), scales.row.end(), row_scale.begin());
+        std::copy(scales.col.begin(), scales.col.end(), col_scale.begin());
+      } else if (options_.stop_when_worse) {
+        break;
+      }
+      if (rows > 1) step(m.col(), target, m.window, std::span{scales.col}, work.col_factor);
+      if (cols > 1) step(m.row(), target, m.window, std::span{scales.row}, work.row_factor);
+    }
+    report.imbalance_after = best;
+    return report;
   }
 
   /// 1, or the power of 2^8 that, on rows and columns both, brings the mean binary exponent of the standard deviations
   /// into [-9, 7). Half of the power for each side: the whole one need not fit Real.
-  static Real window_factor(const sinkhorn_workspace<Real>& work) {
-    const std::vector<double>& side = work.col_std.size() > 1 ? work.row_std : work.col_std;
+  template <class Measured>
+  static Real window_factor(const Measured& m) {
     long sum = 0;
     long count = 0;
-    for (const double sigma : side)
+    for (const auto sigma : m.col().size() > 1 ? m.row() : m.col())
       if (sigma > 0) {
-        sum += std::ilogb(sigma);
+        sum += std::is_same_v<Real, float> ? detail::exponent_of(static_cast<float>(sigma)) : std::ilogb(sigma);
         ++count;
       }
     if (count == 0) return Real{1};
@@ -256,33 +256,28 @@ private:
     return std::ldexp(Real{1}, static_cast<int>(-8 * periods));
   }
 
-  static void round_to(std::span<const double> from, std::span<Real> to) {
-    for (std::size_t k = 0; k < from.size(); ++k) to[k] = static_cast<Real>(from[k]);
+  template <class Measured>
+  [[nodiscard]] Real smallest_sigma(const Measured& m) const {
+    auto least = static_cast<std::remove_cv_t<typename decltype(m.row())::element_type>>(options_.sigma_max);
+    auto most = least;
+    const auto widen = [&](auto side) {
+      detail::run_wide<detail::widen_loop<decltype(least)>>(side.data(), side.size(), least, most);
+    };
+    if (m.col().size() > 1) widen(m.row());
+    if (m.row().size() > 1) widen(m.col());
+    return std::max(static_cast<Real>(least), static_cast<Real>(options_.sigma_min));
   }
 
-  [[nodiscard]] Real clamp_sigma(double sigma) const {
-    return std::clamp(static_cast<Real>(sigma), static_cast<Real>(options_.sigma_min),
-                      static_cast<Real>(options_.sigma_max));
-  }
-
-  [[nodiscard]] Real smallest_sigma(const sinkhorn_workspace<Real>& work) const {
-    Real least = static_cast<Real>(options_.sigma_max);
-    if (work.col_std.size() > 1)
-      for (const double sigma : work.row_std) least = std::min(least, clamp_sigma(sigma));
-    if (work.row_std.size() > 1)
-      for (const double sigma : work.col_std) least = std::min(least, clamp_sigma(sigma));
-    return least;
-  }
-
-  void step(std::span<const double> sigma, Real target, Real window, std::span<double> scale,
+  template <class Scale>
+  void step(std::span<const Scale> sigma, Real target, Real window, std::span<Scale> scale,
             std::span<Real> factor) const {
-    const detail::scale_step<Real> by{
-        {options_.sigma_min, options_.sigma_max},
-        {options_.ratio_min, options_.ratio_max},
-        {std::exp(static_cast<double>(options_.log_scale_min)), std::exp(static_cast<double>(options_.log_scale_max))},
-        1 / static_cast<double>(target),
-        window};
-    detail::run_wide<detail::scale_step<Real>>(by, sigma.data(), sigma.size(), scale.data(), factor.data());
+    const auto log_bound = [](float bound) { return static_cast<Scale>(std::exp(static_cast<double>(bound))); };
+    const detail::scale_step<Real, Scale> by{{options_.sigma_min, options_.sigma_max},
+                                             {options_.ratio_min, options_.ratio_max},
+                                             {log_bound(options_.log_scale_min), log_bound(options_.log_scale_max)},
+                                             1 / static_cast<Scale>(target),
+                                             window};
+    detail::run_wide<detail::scale_step<Real, Scale>>(by, sigma.data(), sigma.size(), scale.data(), factor.data());
   }
 
   sinkhorn_options options_;

@@ -22,10 +22,6 @@ struct stats_workspace {
 
 namespace detail {
 
-/// Below this ratio of variance to mean square the one-pass formula has lost too many bits.
-template <class Sum>
-inline constexpr double cancellation_limit = sizeof(Sum) == sizeof(float) ? 0x1p-4 : 0x1p-24;
-
 /// sqrt of the unbiased variance in two passes, get(k) being element k of n.
 template <class Get>
 [[nodiscard]] double stddev_two_pass(std::size_t n, Get&& get) {
@@ -42,13 +38,14 @@ template <class Get>
 
 /// Standard deviations of lines (rows or columns) of n elements from their sums, which are used up;
 /// get(line, k) is element k.
-template <class Sum, class Get>
+template <class Get>
 void stddev_of_lines(std::size_t n, std::span<double> sums, std::span<const double> squares, std::span<double> to,
                      Get&& get) {
   if (n <= 1) return std::fill(to.begin(), to.end(), 0.0);
   const double terms = static_cast<double>(n);
-  run_wide<variance_loop>(variance_loop{terms, cancellation_limit<Sum>, terms * std::numeric_limits<Sum>::min()},
-                          sums.data(), squares.data(), to.size());
+  constexpr double limit = 0x1p-24; // of the ratio of variance to mean square: below it too many bits are lost
+  run_wide<variance_loop>(variance_loop{terms, limit, terms * std::numeric_limits<double>::min()}, sums.data(),
+                          squares.data(), to.size());
   for (std::size_t line = 0; line < to.size(); ++line)
     to[line] = sums[line] >= 0 ? std::sqrt(sums[line])
                                : stddev_two_pass(n, [&](std::size_t k) -> double { return get(line, k); });
@@ -60,11 +57,10 @@ void stddev_of_lines(std::size_t n, std::span<double> sums, std::span<const doub
 /// sigma = sqrt(sum (a - mean)^2 / (n - 1))
 /// @param row_std  [N], @param col_std [K]; a side of length 1 has no spread: the rows of a single column and the
 ///                 columns of a single row get 0
-/// Numerics: A in Real; sums in Sum over blocks of 32 rows and 64 columns and in f64 over these, in the fixed order of
-/// sum_loop; rows and columns whose mean dwarfs their spread, or whose squares overflow or underflow, are done again in
-/// two passes in f64. Relative error, before the rounding of A to Real: below 1e-8 with sums in double; with sums in
-/// float below 2e-6 where the variance exceeds half of the mean square, and 2e-5 at worst.
-template <class Real, class Sum = double>
+/// Numerics: A in Real, sums in f64 in the fixed order of sum_loop; rows and columns whose mean dwarfs their spread, or
+/// whose squares overflow or underflow, are done again in two passes. Relative error below 1e-8, before the rounding of
+/// A to Real.
+template <class Real>
 void scaled_stddev(matrix_view<const Real> m, std::span<const Real> col_factor, std::span<const Real> row_factor,
                    std::span<double> row_std, std::span<double> col_std, stats_workspace& workspace) {
   const std::size_t rows = m.rows();
@@ -76,15 +72,15 @@ void scaled_stddev(matrix_view<const Real> m, std::span<const Real> col_factor, 
   workspace.row_square.assign(whole_blocks, 0.0);
   workspace.col_sum.assign(cols, 0.0);
   workspace.col_square.assign(cols, 0.0);
-  const typename detail::sum_loop<Real, Sum>::sums to{workspace.row_sum.data(), workspace.row_square.data(),
-                                                      workspace.col_sum.data(), workspace.col_square.data()};
-  detail::run_wide<detail::sum_loop<Real, Sum>>(m, col_factor.data(), row_factor.data(), to);
+  const typename detail::sum_loop<Real>::sums to{workspace.row_sum.data(), workspace.row_square.data(),
+                                                 workspace.col_sum.data(), workspace.col_square.data()};
+  detail::run_wide<detail::sum_loop<Real>>(m, col_factor.data(), row_factor.data(), to);
   const auto entry = [&](std::size_t i, std::size_t j) -> double {
     return (m.data()[i * m.stride() + j] * col_factor[j]) * row_factor[i];
   };
-  detail::stddev_of_lines<Sum>(cols, workspace.row_sum, workspace.row_square, row_std, entry);
-  detail::stddev_of_lines<Sum>(rows, workspace.col_sum, workspace.col_square, col_std,
-                               [&](std::size_t j, std::size_t i) { return entry(i, j); });
+  detail::stddev_of_lines(cols, workspace.row_sum, workspace.row_square, row_std, entry);
+  detail::stddev_of_lines(rows, workspace.col_sum, workspace.col_square, col_std,
+                          [&](std::size_t j, std::size_t i) { return entry(i, j); });
 }
 
 /// Standard deviations of the rows [N] and columns [K] of a matrix.
@@ -109,12 +105,12 @@ template <class T>
 /// I = max(row, col) / max(1e-12, min(row, col)); sides of length 1 do not count, and a single element has I = 1.
 /// Source: arXiv 2509.22944, section 2; huawei-csl/SINQ sinq/sinkhorn.py (imbalance).
 /// @return  rounded to Real, and its operands before: with float, differences below rounding noise compare as equal
-template <class Real>
-[[nodiscard]] Real imbalance(std::span<const double> row_std, std::span<const double> col_std) {
-  double low = std::numeric_limits<double>::max();
-  double high = 0;
-  const auto widen = [&](std::span<const double> side) {
-    detail::run_wide<detail::widen_loop<double>>(side.data(), side.size(), low, high);
+template <class Real, class Sigma>
+[[nodiscard]] Real imbalance(std::span<const Sigma> row_std, std::span<const Sigma> col_std) {
+  Sigma low = std::numeric_limits<Sigma>::max();
+  Sigma high = 0;
+  const auto widen = [&](std::span<const Sigma> side) {
+    detail::run_wide<detail::widen_loop<Sigma>>(side.data(), side.size(), low, high);
   };
   if (row_std.size() == 1 && col_std.size() == 1) return Real{1};
   if (col_std.size() > 1) widen(row_std);

@@ -54,16 +54,15 @@ namespace detail {
 struct tile_result {
   block_sink& sink;
   std::size_t row, col; ///< its first, in the matrix
-  float* scale;         ///< of the first row, `stride` from row to row
-  float* zero;          ///< the same
-  std::size_t stride;
-  float* t; ///< [cols]; null where there is none
+  float* scale;         ///< [N]
+  float* zero;          ///< [N]
+  float* t;             ///< [cols]; null where there is none
 };
 
-/// A quantizer of whole tiles that needs no quantized_matrix of them.
+/// A quantizer of whole tiles that needs no quantized_matrix of them, but a workspace that the tile is loaded into.
 template <class Q>
-concept tile_quantizer = requires(const Q& q, matrix_view<const float> w, const tile_result& to) {
-  q.tile(w, to);
+concept tile_quantizer = requires(const Q& q, typename Q::tile_workspace& work, const tile_result& to) {
+  q.tile(work, to);
 };
 
 } // namespace detail

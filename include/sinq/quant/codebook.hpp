@@ -191,19 +191,10 @@ public:
   /// @param ahead  elements from w to the weights that come next, 0 if they are not in memory
   void block(matrix_view<const float> w, const detail::rows_result& to, std::size_t ahead = 0) const {
     const detail::grouped_rows rows{w, options_.group_size, ahead};
-    const std::span<float> zero{to.zero, rows.all_groups()};
     detail::run_wide<detail::group_range_loop>(rows, to.scale, to.zero);
-    const bool shifted = options_.shift == codebook_shift::mean;
     std::vector<float> mean(rows.all_groups());
-    if (shifted) detail::run_wide<detail::group_mean_loop>(rows, mean.data());
-    const detail::codebook_fit_loop fit{book_.levels.front(), book_.levels.back(),
-                                        reach_ * detail::max_zero(options_.aux) / 8,
-                                        shifted && book_.levels[at_zero_] == 0 ? 1e-4f : 0.0f};
-    detail::run_wide<detail::codebook_fit_loop>(fit, to.scale, to.zero, mean.data(), mean.size());
-    if (shifted)
-      round_zeros(zero);
-    else
-      std::fill(zero.begin(), zero.end(), 0.0f);
+    if (needs_mean()) detail::run_wide<detail::group_mean_loop>(rows, mean.data());
+    fit({to.scale, mean.size()}, {to.zero, mean.size()}, mean);
     assign(rows, to);
   }
 
@@ -213,18 +204,38 @@ public:
     assign({{w.data(), 1, w.size()}, w.size()}, {codes.data(), &fit.scale, &fit.zero});
   }
 
-private:
-  void assign(const detail::grouped_rows& rows, const detail::rows_result& to) const {
+  /// For groups in lanes: see lane_quantizer.
+  [[nodiscard]] bool takes_lanes() const { return true; }
+  [[nodiscard]] bool needs_mean() const { return options_.shift == codebook_shift::mean; }
+  /// Scales and zero points of groups whose weights reach from low to high, in their place. @pre all are finite
+  /// @param mean  of each group, if needs_mean()
+  void fit(std::span<float> low, std::span<float> high, std::span<const float> mean) const {
+    const std::vector<float> no_means(needs_mean() ? 0 : low.size());
+    const detail::codebook_fit_loop by{book_.levels.front(), book_.levels.back(),
+                                       reach_ * detail::max_zero(options_.aux) / 8,
+                                       needs_mean() && book_.levels[at_zero_] == 0 ? 1e-4f : 0.0f};
+    detail::run_wide<detail::codebook_fit_loop>(by, low.data(), high.data(),
+                                                needs_mean() ? mean.data() : no_means.data(), low.size());
+    if (needs_mean())
+      round_zeros(high);
+    else
+      std::fill(high.begin(), high.end(), 0.0f);
+  }
+  template <class Use>
+  void with_grid(Use&& use) const {
     switch (grid_.count) {
-    case 4: return assign(rows, detail::few_levels_grid<4>{grid_}, to);
-    case 8: return assign(rows, detail::few_levels_grid<8>{grid_}, to);
-    case 16: return assign(rows, detail::few_levels_grid<16>{grid_}, to);
-    default: return assign(rows, grid_, to);
+    case 4: return use(detail::few_levels_grid<4>{grid_}, book_.levels[at_zero_]);
+    case 8: return use(detail::few_levels_grid<8>{grid_}, book_.levels[at_zero_]);
+    case 16: return use(detail::few_levels_grid<16>{grid_}, book_.levels[at_zero_]);
+    default: return use(grid_, book_.levels[at_zero_]);
     }
   }
-  template <class Grid>
-  void assign(const detail::grouped_rows& rows, const Grid& grid, const detail::rows_result& to) const {
-    detail::run_wide<detail::nearest_loop<Grid>>(rows, grid, at_zero_, to);
+
+private:
+  void assign(const detail::grouped_rows& rows, const detail::rows_result& to) const {
+    with_grid([&](const auto& grid, float) {
+      detail::run_wide<detail::nearest_loop<std::remove_cvref_t<decltype(grid)>>>(rows, grid, at_zero_, to);
+    });
   }
 
   /// Zero points as they will be stored.

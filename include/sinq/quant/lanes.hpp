@@ -6,7 +6,6 @@
 
 #include <array>
 #include <cstdint>
-#include <utility>
 
 SINQ_SEPARATE_ROUNDING_BEGIN
 
@@ -37,7 +36,7 @@ struct transpose_loop {
       high = low;
       for (; j + W <= n; j += W) {
         for (std::size_t r = 0; r < W; ++r) load(from[lane + r] + j, rows[r]);
-        exchange<W, W / 2>(rows);
+        transpose(rows);
         for (std::size_t r = 0; r < W; ++r) keep(rows[r], low, high, to + (j + r) * fit_lanes + lane);
       }
       for (; j < n; ++j) {
@@ -55,21 +54,6 @@ private:
     low = column < low ? column : low;
     high = column > high ? column : high;
     store(column, to);
-  }
-  template <std::size_t W, std::size_t Half>
-  SINQ_INLINE static void exchange(vec<float, W> (&rows)[W]) {
-    if constexpr (Half > 0) {
-      for (std::size_t r = 0; r < W; ++r)
-        if ((r & Half) == 0) exchange_two<Half>(rows[r], rows[r + Half], std::make_index_sequence<W>{});
-      exchange<W, Half / 2>(rows);
-    }
-  }
-  template <std::size_t Half, class Vector, std::size_t... Lane>
-  SINQ_INLINE static void exchange_two(Vector& a, Vector& b, std::index_sequence<Lane...>) {
-    constexpr std::size_t width = sizeof...(Lane);
-    const Vector first = __builtin_shufflevector(a, b, ((Lane & Half) != 0 ? width + Lane - Half : Lane)...);
-    b = __builtin_shufflevector(a, b, ((Lane & Half) != 0 ? width + Lane : Lane + Half)...);
-    a = first;
   }
 };
 

@@ -182,6 +182,15 @@ public:
       for (float& zero : high) zero = detail::as_stored(zero, storage(options_.aux)) + 0.0f; // + 0: no negative zero
   }
 
+  /// For groups in lanes: see lane_quantizer.
+  [[nodiscard]] bool takes_lanes() const { return !options_.noz; }
+  [[nodiscard]] bool needs_mean() const { return false; }
+  void fit(std::span<float> low, std::span<float> high, std::span<const float>) const { fit(low, high); }
+  template <class Use>
+  void with_grid(Use&& use) const {
+    use(detail::uniform_grid{levels_}, static_cast<float>(max_code(bits_) / 2));
+  }
+
 private:
   /// Codes, scales and zero points of the reference's symmetric grid, in place of the smallest and largest weights.
   void assign_noz(const detail::grouped_rows& rows, const detail::rows_result& to) const {

@@ -1,11 +1,10 @@
 #pragma once
 
 #include "../math/sinkhorn.hpp"
+#include "balanced_tile.hpp"
 #include "block_sink.hpp"
 #include "quantizer.hpp"
 
-#include <algorithm>
-#include <array>
 #include <utility>
 #include <vector>
 
@@ -45,26 +44,18 @@ public:
     return inner;
   }
 
-  /// The same for one tile that is no wider than a group, 32 rows at a time: its balanced weights stay in the cache.
-  /// @pre w is finite and not empty, and the options of the normaliser are valid
-  void tile(matrix_view<const float> w, const detail::tile_result& to) const requires block_quantizer<Inner> {
-    constexpr std::size_t rows_at_once = 32;
-    std::vector<float> row_scale(w.rows()), balanced(rows_at_once * w.cols());
-    std::vector<std::uint8_t> codes(balanced.size());
-    std::array<float, rows_at_once> scale, zero;
-    const std::span<float> t{to.t, w.cols()};
-    sinkhorn_workspace<float> workspace;
-    normalizer_.find_scales(w, row_scale, t, workspace);
-    for (std::size_t begin = 0; begin < w.rows(); begin += rows_at_once) {
-      const std::size_t count = std::min(rows_at_once, w.rows() - begin);
-      const std::span<const float> by = std::span{row_scale}.subspan(begin, count);
-      const matrix_view<float> some{balanced.data(), count, w.cols()};
-      normalizer_.template divide<float>(w.block(begin, 0, count, w.cols()), by, t, some);
-      inner_.block(some, {codes.data(), scale.data(), zero.data()});
-      to.sink.put_codes(to.row + begin, to.col, {codes.data(), count, w.cols()});
-      for (std::size_t i = 0; i < count; ++i) {
-        to.scale[(begin + i) * to.stride] = scale[i] * by[i];
-        to.zero[(begin + i) * to.stride] = zero[i];
+  using tile_workspace = detail::balanced_tile;
+
+  /// The same for one tile that is no wider than a group, some rows at a time: their codes stay in the cache.
+  /// @param work  holds the tile, finite and not empty. @pre the options of the normaliser are valid
+  void tile(tile_workspace& work, const detail::tile_result& to) const requires block_quantizer<Inner> {
+    work.find_scales(normalizer_, to.t);
+    for (std::size_t begin = 0; begin < work.weights().rows(); begin += work.count(begin)) {
+      work.quantize(inner_, begin);
+      to.sink.put_codes(to.row + begin, to.col, work.codes());
+      for (std::size_t i = 0; i < work.count(begin); ++i) {
+        to.scale[begin + i] = work.scale()[i] * work.row_scale()[begin + i];
+        to.zero[begin + i] = work.zero()[i];
       }
     }
   }

@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <cstdint>
-#include <memory>
 #include <optional>
 #include <type_traits>
 #include <utility>
@@ -32,49 +31,31 @@ namespace detail {
   return finite;
 }
 
-/// Some neighbouring tiles, side by side in the same rows, that one task quantizes. They are read and written together,
-/// row by row: a row of a single tile is a few cache lines of a page, and pages are dear.
-class tile_bundle {
-public:
-  /// @param i0, j0  the first row and column of the first tile, of rows x cols; the last tile may be narrower
-  tile_bundle(std::size_t i0, std::size_t j0, std::size_t rows, std::size_t cols, std::size_t all_cols)
-      : i0_{i0}, j0_{j0}, rows_{rows}, cols_{cols}, all_cols_{all_cols}, memory_{
-                                                                             std::make_unique_for_overwrite<float[]>(
-                                                                                 rows * all_cols + spare)} {
-    const std::size_t over = reinterpret_cast<std::uintptr_t>(memory_.get()) % buffer_alignment_bytes;
-    values_ = memory_.get() + (buffer_alignment_bytes - over) / sizeof(float);
-  }
+/// A tile of floats, row by row, for quantizers that bring no workspace of their own.
+struct tile_of_rows {
+  std::vector<float> values;
+  matrix_view<float> view;
 
-  [[nodiscard]] std::size_t size() const { return (all_cols_ + cols_ - 1) / cols_; }
-  [[nodiscard]] std::size_t rows() const { return rows_; }
-  /// The weights of a tile, once they are loaded.
-  [[nodiscard]] matrix_view<float> tile(std::size_t n) {
-    return {values_ + n * rows_ * cols_, rows_, std::min(cols_, all_cols_ - n * cols_)};
+  /// False if a weight is not finite.
+  [[nodiscard]] bool load(const weight_view& w, std::size_t i0, std::size_t j0, std::size_t rows, std::size_t cols) {
+    values.resize(rows * cols);
+    view = {values.data(), rows, cols};
+    return load_finite(w, i0, j0, view);
   }
-
-  /// Reads all tiles; false if a weight is not finite.
-  [[nodiscard]] bool load(const weight_view& w) {
-    constexpr std::size_t rows_at_once = 16; // still in the nearest cache when they are looked at
-    bool finite = true;
-    for (std::size_t begin = 0; begin < rows_; begin += rows_at_once) {
-      const std::size_t end = std::min(rows_, begin + rows_at_once);
-      for (std::size_t i = begin; i < end; ++i)
-        for (std::size_t n = 0; n < size(); ++n) w.load(i0_ + i, j0_ + n * cols_, tile(n).row(i));
-      for (std::size_t n = 0; n < size(); ++n)
-        finite &= all_finite({tile(n).row(begin).data(), (end - begin) * tile(n).cols()});
-    }
-    return finite;
-  }
-
-private:
-  std::size_t i0_, j0_, rows_, cols_, all_cols_;
-  // Aligned by hand: what one task frees, the next one gets from malloc, while an aligned new asks for a new place.
-  static constexpr std::size_t spare = buffer_alignment_bytes / sizeof(float);
-  std::unique_ptr<float[]> memory_;
-  float* values_;
 };
 
-/// Tiles in a bundle: up to eight of 8 MiB of floats in all, and few enough that the tasks are many.
+/// Where the tiles of a quantizer are loaded.
+template <class Q>
+struct tile_workspace_of {
+  using type = tile_of_rows;
+};
+template <tile_quantizer Q>
+struct tile_workspace_of<Q> {
+  using type = typename Q::tile_workspace;
+};
+
+/// Neighbouring tiles that one task quantizes, in one workspace: up to eight of 2^21 weights in all, and few enough
+/// that the tasks are many.
 [[nodiscard]] constexpr std::size_t tiles_at_once(std::size_t tile_elements, std::size_t groups) {
   return std::clamp<std::size_t>(std::min((std::size_t{1} << 21) / tile_elements, groups / 8), 1, 8);
 }
@@ -191,10 +172,28 @@ template <class Q>
   if (!part) return part.error();
   SINQ_ASSERT(part->format.has_zero == format.has_zero && part->format.has_col_scale == format.has_col_scale);
   if (!part->codes.empty()) to.sink.put_codes(to.row, to.col, part->code_matrix());
-  for (std::size_t i = 0; i < tile.rows(); ++i) to.scale[i * to.stride] = part->scale[i];
-  for (std::size_t i = 0; i < part->zero.size(); ++i) to.zero[i * to.stride] = part->zero[i];
+  std::copy(part->scale.begin(), part->scale.end(), to.scale);
+  std::copy(part->zero.begin(), part->zero.end(), to.zero);
   std::copy(part->col_scale.begin(), part->col_scale.end(), to.t);
   return {};
+}
+
+/// Hands on scales and zero points [tiles x rows], row by row.
+inline void put_groups_of_tiles(block_sink& sink, std::size_t row, std::size_t group, matrix_view<const float> scale,
+                                matrix_view<const float> zero) {
+  constexpr std::size_t rows_at_once = 256;
+  std::vector<float> some(2 * rows_at_once * scale.rows());
+  for (std::size_t begin = 0; begin < scale.cols(); begin += rows_at_once) {
+    const std::size_t count = std::min(rows_at_once, scale.cols() - begin);
+    const matrix_view<float> scales{some.data(), count, scale.rows()};
+    const matrix_view<float> zeros{some.data() + count * scale.rows(), count, scale.rows()};
+    for (std::size_t i = 0; i < count; ++i)
+      for (std::size_t tile = 0; tile < scale.rows(); ++tile) {
+        scales(i, tile) = scale(tile, begin + i);
+        zeros(i, tile) = zero(tile, begin + i);
+      }
+    sink.put_groups(row + begin, group, scales, zeros);
+  }
 }
 
 /// Quantizes W in tiles of one group of columns, in parallel; see quantize_tiles.
@@ -214,20 +213,23 @@ template <quantizer Q>
   const auto quantize_bundle = [&](std::size_t n, std::size_t) -> result<void> {
     const std::size_t i0 = n % row_tiles * rows;
     const std::size_t j0 = n / row_tiles * bundle_cols;
-    tile_bundle bundle{i0, j0, std::min(rows, w.rows() - i0), cols, std::min(bundle_cols, w.cols() - j0)};
-    if (!bundle.load(w)) return make_error(errc::non_finite, "non-finite weight");
-    std::vector<float> scale(bundle.rows() * bundle.size()), zero(scale.size());
-    for (std::size_t tile = 0; tile < bundle.size(); ++tile) {
+    const std::size_t height = std::min(rows, w.rows() - i0), width = std::min(bundle_cols, w.cols() - j0);
+    const std::size_t tiles = (width + cols - 1) / cols;
+    typename tile_workspace_of<Q>::type work;
+    std::vector<float> scale(tiles * height), zero(tiles * height); // tile after tile
+    for (std::size_t tile = 0; tile < tiles; ++tile) {
       const std::size_t col = j0 + tile * cols;
       float* const t = format.has_col_scale ? &out.col_scale[format.row_tile(i0) * w.cols() + col] : nullptr;
-      const tile_result to{*target, i0, col, scale.data() + tile, zero.data() + tile, bundle.size(), t};
+      const tile_result to{*target, i0, col, scale.data() + tile * height, zero.data() + tile * height, t};
+      if (!work.load(w, i0, col, height, std::min(cols, w.cols() - col)))
+        return make_error(errc::non_finite, "non-finite weight");
       if constexpr (tile_quantizer<Q>)
-        q.tile(bundle.tile(tile), to);
-      else if (result<void> ok = quantize_tile(q, bundle.tile(tile), format, to); !ok)
+        q.tile(work, to);
+      else if (result<void> ok = quantize_tile(q, work.view, format, to); !ok)
         return ok;
     }
-    (*target).put_groups(i0, j0 / format.group_size, {scale.data(), bundle.rows(), bundle.size()},
-                         {zero.data(), bundle.rows(), bundle.size()});
+    put_groups_of_tiles(*target, i0, j0 / format.group_size, {scale.data(), tiles, height},
+                        {zero.data(), tiles, height});
     return {};
   };
   result<void> done = parallel_for(run.on(), row_tiles * bundles, 1, quantize_bundle, run.progress);
@@ -244,7 +246,7 @@ template <quantizer Q>
 /// @param sink    takes codes, scales and zero points, which the result is then without; borrowed
 /// @errors        errc::empty_matrix, errc::non_finite (the first row and column in row-major order), errc::cancelled,
 ///                and those of q
-/// Memory: beside the result, the tiles in flight, up to eight of 8 MiB in all for each thread, or one that is larger.
+/// Memory: beside the result, a tile for each thread.
 template <quantizer Q>
 [[nodiscard]] result<quantized_matrix> quantize_tiles(const weight_view& w, const matrix_format& format,
                                                       std::string method, const Q& q, const run_options& run = {},

@@ -1,0 +1,129 @@
+#pragma once
+
+#include "../core/weight_view.hpp"
+#include "../math/sinkhorn.hpp"
+#include "group_loops.hpp"
+#include "lane_codes.hpp"
+
+#include <algorithm>
+#include <span>
+#include <vector>
+
+namespace sinq::detail {
+
+/// A block quantizer whose groups can be rows of a tile in columns, one to a lane:
+///   q.takes_lanes()        whether its options allow it
+///   q.needs_mean()         whether it asks for the mean of each group
+///   q.fit(low, high, mean) scales and zero points in place of the least and largest weights of groups
+///   q.with_grid(use)       calls use(grid, place of the code of zeros)
+template <class Q>
+concept lane_quantizer = requires(const Q& q, std::span<float> groups) {
+  { q.takes_lanes() } -> std::same_as<bool>;
+  { q.needs_mean() } -> std::same_as<bool>;
+  q.fit(groups, groups, std::span<const float>{groups});
+  q.with_grid([](const auto&, float) {});
+};
+
+/// One tile while it is balanced and quantized, a part of at most 64 rows after the other, and the memory for it: kept
+/// from tile to tile.
+///   W_hat[i][j] = (w[i][j] / t[j]) / row_scale[i]
+class balanced_tile {
+public:
+  /// Rows [i0, i0 + N) and columns [j0, j0 + K) of a weight; false if one of them is not finite.
+  [[nodiscard]] bool load(const weight_view& w, std::size_t i0, std::size_t j0, std::size_t rows, std::size_t cols) {
+    sinkhorn_.tile.assign(w, i0, j0, rows, cols);
+    row_scale_.assign(column_tile::whole(rows), 1.0f);
+    minus_col_.resize(cols);
+    per_col_.resize(cols);
+    low_.resize(most_rows);
+    high_.resize(most_rows);
+    mean_.resize(most_rows);
+    code_stride_ = (cols + 63) / 64 * 64;
+    codes_.resize(most_rows * code_stride_);
+    return is_finite(weights().largest());
+  }
+  [[nodiscard]] const column_tile& weights() const { return sinkhorn_.tile; }
+
+  /// Finds the scales of rows, and those of columns, t [K].
+  void find_scales(const sinkhorn_normalizer<float>& normalizer, float* t) {
+    const std::size_t cols = weights().cols();
+    t_ = t;
+    normalizer.find_scales(weights(), std::span{row_scale_}.first(weights().rows()), {t, cols}, sinkhorn_);
+    for (std::size_t j = 0; j < cols; ++j) {
+      minus_col_[j] = -t[j];
+      per_col_[j] = 1 / t[j];
+    }
+  }
+  /// Leaves all scales 1, for ranges of W itself.
+  void leave_scales() {
+    std::fill(minus_col_.begin(), minus_col_.end(), -1.0f);
+    std::fill(per_col_.begin(), per_col_.end(), 1.0f);
+  }
+  [[nodiscard]] std::span<const float> row_scale() const { return std::span{row_scale_}.first(weights().rows()); }
+
+  /// How many rows the part has that begins with row `begin`.
+  [[nodiscard]] std::size_t count(std::size_t begin) const { return std::min(most_rows, weights().rows() - begin); }
+
+  /// Replaces the weights of a part by w / t, and finds the least, largest and, if asked for, mean W_hat of its rows.
+  void find_ranges(std::size_t begin, bool mean) {
+    const lane_rows r = lanes(begin);
+    if (mean)
+      run_wide<lane_range_loop<true>>(r, low_.data(), high_.data(), mean_.data());
+    else
+      run_wide<lane_range_loop<false>>(r, low_.data(), high_.data(), mean_.data());
+  }
+
+  /// Codes, scales and zero points of a part.
+  template <class Q>
+  void quantize(const Q& q, std::size_t begin) {
+    if constexpr (lane_quantizer<Q>)
+      if (q.takes_lanes() && weights().largest() < 0x1p120f) return quantize_lanes(q, begin);
+    rows_.resize(most_rows * weights().cols());
+    const matrix_view<float> rows{rows_.data(), column_tile::whole(count(begin)), weights().cols()};
+    run_wide<lanes_to_rows_loop>(lanes(begin), t_, rows);
+    q.block(rows.block(0, 0, count(begin), rows.cols()), {codes_.data(), low_.data(), high_.data()});
+    codes_of_part_ = {codes_.data(), count(begin), rows.cols()};
+  }
+
+  [[nodiscard]] matrix_view<const std::uint8_t> codes() const { return codes_of_part_; } ///< of the part
+  [[nodiscard]] std::span<float> scale() { return low_; } ///< of the part's rows, or the least W_hat
+  [[nodiscard]] std::span<float> zero() { return high_; } ///< the same, or the largest
+
+private:
+  static constexpr std::size_t most_rows = 64; // of a part, which never crosses the chunks of the tile
+  static_assert(column_tile::most_height % most_rows == 0);
+
+  [[nodiscard]] lane_rows lanes(std::size_t begin) {
+    column_tile& w = sinkhorn_.tile;
+    return {w.column(begin / w.height(), 0) + begin % w.height(),
+            column_tile::whole(count(begin)),
+            w.cols(),
+            w.stride(),
+            row_scale_.data() + begin,
+            minus_col_.data(),
+            per_col_.data()};
+  }
+
+  template <lane_quantizer Q>
+  void quantize_lanes(const Q& q, std::size_t begin) {
+    const std::size_t groups = column_tile::whole(count(begin));
+    find_ranges(begin, q.needs_mean());
+    q.fit(scale().first(groups), zero().first(groups), std::span{mean_}.first(groups));
+    q.with_grid([&](const auto& grid, float of_zeros) {
+      run_wide<lane_code_loop<std::remove_cvref_t<decltype(grid)>>>(grid, lanes(begin), of_zeros, scale().data(),
+                                                                    zero().data(), codes_.data(), code_stride_);
+    });
+    codes_of_part_ = {codes_.data(), count(begin), weights().cols(), code_stride_};
+  }
+
+  sinkhorn_workspace<float> sinkhorn_;
+  const float* t_ = nullptr;
+  std::vector<float> row_scale_; ///< filled up with ones to a multiple of 16
+  std::vector<float> minus_col_, per_col_;
+  std::vector<float> low_, high_, mean_, rows_;
+  std::size_t code_stride_ = 0;
+  std::vector<std::uint8_t> codes_;
+  matrix_view<const std::uint8_t> codes_of_part_;
+};
+
+} // namespace sinq::detail

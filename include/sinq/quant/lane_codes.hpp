@@ -1,0 +1,134 @@
+#pragma once
+
+#include "../math/column_tile.hpp"
+
+#include <algorithm>
+#include <cstdint>
+#include <limits>
+#include <span>
+#include <vector>
+
+SINQ_SEPARATE_ROUNDING_BEGIN
+
+namespace sinq::detail {
+
+/// Divides by a number as a division does, to the last bit: a product with the reciprocal, corrected by what it leaves.
+/// @pre the quotient does not overflow
+template <std::size_t W>
+struct fast_divisor {
+  vec<float, W> minus, inverse; ///< -d and 1 / d
+
+  SINQ_INLINE void set(const vec<float, W>& d) {
+    minus = -d;
+    inverse = 1.0f / d;
+  }
+  SINQ_INLINE void divide(vec<float, W>& x) const {
+    vec<float, W> quotient = x * inverse;
+    add_product(quotient, minus, x);
+    add_product(x, inverse, quotient);
+    x = quotient;
+  }
+};
+
+/// Some rows of one chunk of a tile, a multiple of 16 of them, and what they are divided by.
+struct lane_rows {
+  float* w; ///< of the first row and column
+  std::size_t rows, cols, stride;
+  const float* row;       ///< [rows]
+  const float* minus_col; ///< [K]
+  const float* per_col;   ///< [K] reciprocals
+};
+
+/// w[i][j] <- w[i][j] / col[j], and the least, largest and, if asked for, mean (w[i][j] / col[j]) / row[i] of each row.
+/// Dividing by a row's scale keeps the order of its weights, so that one division a weight will do; a mean is found
+/// from four sums over every fourth column.
+template <bool Mean>
+struct lane_range_loop {
+  template <std::size_t W>
+  SINQ_INLINE static void run(const lane_rows& shared, float* lows, float* highs, float* means) {
+    const lane_rows r = shared; // a copy, which no weight that is written can change
+    for (std::size_t i = 0; i < r.rows; i += W) {
+      vec<float, W> x, row, sum[4]{}, low = vec<float, W>{} + std::numeric_limits<float>::max(), high = -low;
+      for (std::size_t j = 0; j < r.cols; ++j) {
+        load(r.w + j * r.stride + i, x);
+        fast_divisor<W>{vec<float, W>{} + r.minus_col[j], vec<float, W>{} + r.per_col[j]}.divide(x);
+        store(x, r.w + j * r.stride + i);
+        low = x < low ? x : low;
+        high = x > high ? x : high;
+        if constexpr (Mean) sum[j % 4] += x;
+      }
+      load(r.row + i, row);
+      store(low / row, lows + i);
+      store(high / row, highs + i);
+      if constexpr (Mean) store(((sum[0] + sum[1]) + (sum[2] + sum[3])) / static_cast<float>(r.cols) / row, means + i);
+    }
+  }
+};
+
+/// Codes of the levels nearest to (w / row) / s + z, or, where s is 0, to the place `of_zeros`.
+///
+///   16 words of 4 codes from 64 columns, one row to a lane   ->   64 bytes a row
+template <class Grid>
+struct lane_code_loop {
+  /// @param codes  `code_stride` from row to row, a multiple of 64: columns up to there may be written
+  template <std::size_t W>
+  SINQ_INLINE static void run(const Grid& shared_grid, const lane_rows& shared, float of_zeros, const float* scale,
+                              const float* zero, std::uint8_t* codes, std::size_t code_stride) {
+    const Grid grid = shared_grid; // copies, which no code that is written can change
+    const lane_rows r = shared;
+    for (std::size_t i = 0; i < r.rows; i += W) {
+      vec<float, W> row, s, place;
+      load(r.row + i, row);
+      load(scale + i, s);
+      load(zero + i, place);
+      place = s == 0.0f ? vec<float, W>{} + of_zeros : place;
+      s = s == 0.0f ? vec<float, W>{} + std::numeric_limits<float>::max() : s;
+      fast_divisor<W> by_row, by_scale;
+      by_row.set(row);
+      by_scale.set(s);
+      for (std::size_t j = 0; j < r.cols; j += 4 * W) {
+        vec<std::int32_t, W> words[W];
+        for (std::size_t n = 0; n < W; ++n) {
+          words[n] = vec<std::int32_t, W>{};
+          const std::size_t begin = j + 4 * n;
+          for (std::size_t k = 0; k < 4 && begin + k < r.cols; ++k) {
+            vec<float, W> x;
+            vec<std::int32_t, W> code;
+            load(r.w + (begin + k) * r.stride + i, x);
+            by_row.divide(x);
+            by_scale.divide(x);
+            grid.find_codes(x + place, code);
+            words[n] |= code << static_cast<std::int32_t>(8 * k);
+          }
+        }
+        transpose(words);
+        for (std::size_t n = 0; n < W; ++n) store(words[n], codes + (i + n) * code_stride + j);
+      }
+    }
+  }
+};
+
+/// out[i][j] = (w[i][j] / col[j]) / row[i] of some rows of a chunk, by two divisions, for quantizers that take rows.
+struct lanes_to_rows_loop {
+  /// @param out  room for a multiple of 16 rows
+  template <std::size_t W>
+  SINQ_INLINE static void run(const lane_rows& r, const float* col, const matrix_view<float>& out) {
+    for (std::size_t i = 0; i < r.rows; i += W) {
+      vec<float, W> row, square[W]{};
+      load(r.row + i, row);
+      for (std::size_t j = 0; j < r.cols; j += W) {
+        const std::size_t count = std::min(W, r.cols - j);
+        for (std::size_t k = 0; k < count; ++k) {
+          load(r.w + (j + k) * r.stride + i, square[k]);
+          square[k] = (square[k] / col[j + k]) / row;
+        }
+        transpose(square);
+        for (std::size_t k = 0; k < W; ++k) __builtin_memcpy(&out(i + k, j), &square[k], count * sizeof(float));
+      }
+    }
+  }
+};
+
+} // namespace sinq::detail
+
+SINQ_SEPARATE_ROUNDING_END
