@@ -45,8 +45,10 @@ struct pack_loop {
   template <std::size_t W>
   SINQ_INLINE static void run(const matrix_view<const std::uint8_t>& codes, byte* to, std::size_t row_bytes,
                               std::size_t stride) {
-    for (std::size_t i = 0; i < codes.rows(); ++i)
+    for (std::size_t i = 0; i < codes.rows(); ++i) {
+      __builtin_prefetch(to + (i + codes.rows()) * stride, 1); // where the rows below will go, a line or two of each
       pack<(W < 2 ? 1 : W / 2)>(codes.data() + i * codes.stride(), codes.cols(), to + i * stride, row_bytes);
+    }
   }
 
 private:

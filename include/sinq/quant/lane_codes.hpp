@@ -51,6 +51,7 @@ struct lane_range_loop {
       vec<float, W> x, row, sum[4]{}, low = vec<float, W>{} + std::numeric_limits<float>::max(), high = -low;
       for (std::size_t j = 0; j < r.cols; ++j) {
         load(r.w + j * r.stride + i, x);
+        __builtin_prefetch(r.w + j * r.stride + i + tile_lanes, 1);
         fast_divisor<W>{vec<float, W>{} + r.minus_col[j], vec<float, W>{} + r.per_col[j]}.divide(x);
         store(x, r.w + j * r.stride + i);
         low = x < low ? x : low;
