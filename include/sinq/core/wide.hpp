@@ -101,6 +101,55 @@ SINQ_INLINE void add_product(const Vector& a, const Vector& b, Vector& to) {
   }
 }
 
+/// Divides by a number as a division does, to the last bit: a product with the reciprocal, corrected by what it leaves.
+/// @pre the quotient does not overflow
+template <std::size_t W>
+struct fast_divisor {
+  vec<float, W> minus, inverse; ///< -d and 1 / d
+
+  SINQ_INLINE void set(const vec<float, W>& d) {
+    minus = -d;
+    inverse = 1.0f / d;
+  }
+  SINQ_INLINE void divide(vec<float, W>& x) const {
+    vec<float, W> quotient = x * inverse;
+    add_product(quotient, minus, x);
+    add_product(x, inverse, quotient);
+    x = quotient;
+  }
+};
+
+template <class From, class To, std::size_t W, std::size_t... Lane>
+SINQ_INLINE void load_as(const From* from, vec<To, W>& to, std::index_sequence<Lane...>) {
+  to = vec<To, W>{static_cast<To>(from[Lane])...};
+}
+/// Reads W elements as another, wider type: g++ finds the one instruction for this in a list of elements alone.
+template <class To, std::size_t W, class From>
+SINQ_INLINE void load_as(const From* from, vec<To, W>& to) {
+  load_as<From, To, W>(from, to, std::make_index_sequence<W>{});
+}
+
+/// Writes a vector past the caches, for what is too large for them. @pre `to` is aligned to the size of the vector
+template <class Vector, class T>
+SINQ_INLINE void stream(const Vector& from, T* to) {
+#if SINQ_X86 && defined(__clang__)
+  if constexpr (sizeof from > sizeof from[0]) return __builtin_nontemporal_store(from, reinterpret_cast<Vector*>(to));
+#elif SINQ_X86
+  if constexpr (sizeof from > sizeof from[0]) {
+    using bytes = char[sizeof from];
+    asm("{vmovntps %1, %0|vmovntps %0, %1}" : "=m"(*reinterpret_cast<bytes*>(to)) : "v"(from));
+    return;
+  }
+#endif
+  store(from, to);
+}
+/// Orders what was streamed before whatever is written after.
+inline void end_of_stream() {
+#if SINQ_X86
+  __builtin_ia32_sfence();
+#endif
+}
+
 template <std::size_t Half, class Vector, std::size_t... Lane>
 SINQ_INLINE void exchange_parts(Vector& a, Vector& b, std::index_sequence<Lane...>) {
   constexpr std::size_t width = sizeof...(Lane);

@@ -41,10 +41,10 @@ private:
   }
   template <std::size_t W, std::size_t Pieces>
   SINQ_INLINE static void add(const float* w, vec<double, W> (&sum)[Pieces]) {
-    vec<float, W> x;
+    vec<double, W> x;
     for (std::size_t p = 0; p < Pieces; ++p) {
-      load(w + p * W, x);
-      sum[p] += __builtin_convertvector(x, vec<double, W>);
+      load_as<double, W>(w + p * W, x);
+      sum[p] += x;
     }
   }
 };
@@ -81,9 +81,9 @@ private:
     vec<float, W> scale = __builtin_convertvector(step, vec<float, W>);
     const vec<float, W> coarsest = (mean < 0.0f ? -mean : mean) / by.farthest;
     scale = scale < coarsest ? coarsest : scale;
-    const auto zeros = (low == 0.0f) & (high == 0.0f);
-    store(zeros ? vec<float, W>{} : -mean / scale, highs);
-    store(zeros ? vec<float, W>{} + by.scale_of_zeros : scale, lows);
+    const vec<float, W> most = -low > high ? -low : high; // max |w|
+    store(most == 0.0f ? vec<float, W>{} : -mean / scale, highs);
+    store(most == 0.0f ? vec<float, W>{} + by.scale_of_zeros : scale, lows);
   }
   template <class Vector>
   SINQ_INLINE static void clamp(Vector& x, const Vector& low, const Vector& high) {

@@ -34,8 +34,9 @@ struct group_range_loop {
     for (std::size_t i = 0; i < rows.w.rows(); ++i)
       for (std::size_t j = 0; j < rows.w.cols(); j += rows.group_size, ++n) {
         const float* const w = rows.w.data() + i * rows.w.stride() + j;
+        const std::size_t count = std::min(rows.group_size, rows.w.cols() - j);
         low[n] = high[n] = w[0];
-        widen_loop<float>::template run<W>(w, std::min(rows.group_size, rows.w.cols() - j), low[n], high[n]);
+        widen_loop<float>::template run<W>(w, count, low[n], high[n]);
       }
   }
 };
@@ -66,19 +67,22 @@ private:
   template <std::size_t W>
   SINQ_INLINE static void assign(const Grid& grid, const float* w, std::size_t count, std::size_t ahead, float scale,
                                  float zero, std::uint8_t* codes) {
+    const float inverse = 1 / scale;
     std::size_t k = 0;
     for (; k + W <= count; k += W) {
       __builtin_prefetch(w + k + ahead);
-      write<W>(w + k, scale, zero, grid, codes + k);
+      write<W>(w + k, scale, inverse, zero, grid, codes + k);
     }
-    for (; k < count; ++k) write<1>(w + k, scale, zero, grid, codes + k);
+    for (; k < count; ++k) write<1>(w + k, scale, inverse, zero, grid, codes + k);
   }
   template <std::size_t W>
-  SINQ_INLINE static void write(const float* w, float scale, float zero, const Grid& grid, std::uint8_t* codes) {
+  SINQ_INLINE static void write(const float* w, float scale, float inverse, float zero, const Grid& grid,
+                                std::uint8_t* codes) {
     vec<float, W> x;
     vec<std::int32_t, W> code;
     load(w, x);
-    grid.find_codes(x / scale + zero, code);
+    fast_divisor<W>{vec<float, W>{} - scale, vec<float, W>{} + inverse}.divide(x);
+    grid.find_codes(x + zero, code);
     store(__builtin_convertvector(code, vec<std::uint8_t, W>), codes);
   }
 };

@@ -12,24 +12,6 @@ SINQ_SEPARATE_ROUNDING_BEGIN
 
 namespace sinq::detail {
 
-/// Divides by a number as a division does, to the last bit: a product with the reciprocal, corrected by what it leaves.
-/// @pre the quotient does not overflow
-template <std::size_t W>
-struct fast_divisor {
-  vec<float, W> minus, inverse; ///< -d and 1 / d
-
-  SINQ_INLINE void set(const vec<float, W>& d) {
-    minus = -d;
-    inverse = 1.0f / d;
-  }
-  SINQ_INLINE void divide(vec<float, W>& x) const {
-    vec<float, W> quotient = x * inverse;
-    add_product(quotient, minus, x);
-    add_product(x, inverse, quotient);
-    x = quotient;
-  }
-};
-
 /// Some rows of one chunk of a tile, a multiple of 16 of them, and what they are divided by.
 struct lane_rows {
   float* w; ///< of the first row and column
