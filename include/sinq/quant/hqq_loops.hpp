@@ -1,9 +1,11 @@
 #pragma once
 
-#include "../math/stats.hpp"
+#include "../math/column_tile.hpp"
 #include "grids.hpp"
+#include "lane_codes.hpp"
 #include "rtn.hpp"
 
+#include <array>
 #include <cmath>
 #include <span>
 
@@ -17,16 +19,11 @@ struct hqq_group {
   float zero;
 };
 
-/// w / s + z, rounded to f32 at the end, of one or many: the product is exact in f64, so that fused multiply-adds
-/// change nothing.
-template <class Doubles, class Floats>
-SINQ_INLINE void hqq_positions(const Floats& w, const hqq_group& g, Doubles& product, Floats& position) {
-  product = __builtin_convertvector(w, Doubles) * static_cast<double>(g.inverse);
-  position = __builtin_convertvector(product + static_cast<double>(g.zero), Floats);
-}
-
-[[nodiscard]] inline float hqq_position(float w, hqq_group g) {
-  return static_cast<float>(static_cast<double>(w) * static_cast<double>(g.inverse) + static_cast<double>(g.zero));
+/// w / s + z, rounded once: the same on every machine.
+template <class Vector>
+SINQ_INLINE void hqq_positions(const Vector& w, const Vector& inverse, const Vector& zero, Vector& position) {
+  position = zero;
+  add_product(w, inverse, position);
 }
 
 /// The generalised soft threshold sign(x) max(0, |x| - |x|^(p - 1) / beta), and below which |x| it is 0.
@@ -48,100 +45,138 @@ struct hqq_shrink {
   }
 };
 
-/// What one pass over a group finds.
-struct hqq_sums {
-  double error = 0;  ///< sum of |w - w'|
-  double zero = 0;   ///< sum of the new zero points of single weights
-  float largest = 0; ///< max |w - w'|
+/// Of 16 groups, one to a lane.
+using hqq_lanes = std::array<float, tile_lanes>;
+
+/// Weights of 16 groups.
+struct hqq_block {
+  const float* w;     ///< of the first column
+  std::size_t stride; ///< from column to column
+  std::size_t cols;
+  uniform_grid grid;
 };
 
-/// The pass where no residual is shrunk to anything but 0.
-struct hqq_loop {
+/// The least and largest weight of each group.
+struct hqq_range_loop {
   template <std::size_t W>
-  SINQ_INLINE static void run(std::span<const float> w, const hqq_group& g, float top, hqq_sums& found) {
-    constexpr std::size_t width = W < 2 ? 1 : W / 2, pieces = reduction_lanes / width;
-    const uniform_grid grid{top};
-    vec<double, width> error[pieces]{}, zero[pieces]{};
-    vec<float, width> largest[1]{};
-    std::size_t k = 0;
-    for (; k + reduction_lanes <= w.size(); k += reduction_lanes)
-      for (std::size_t p = 0; p < pieces; ++p) add(w.data() + k + p * width, g, grid, error[p], zero[p], largest[0]);
-    if (k < w.size()) add_rest(w.subspan(k), g, grid, error, zero, largest[0]);
-    for (std::size_t half = pieces / 2; half > 0; half /= 2)
-      for (std::size_t p = 0; p < half; ++p) {
-        error[p] += error[p + half];
-        zero[p] += zero[p + half];
+  SINQ_INLINE static void run(const hqq_block& b, hqq_lanes& lows, hqq_lanes& highs) {
+    for (std::size_t lane = 0; lane < tile_lanes; lane += W) {
+      vec<float, W> low, high, x;
+      load(b.w + lane, low);
+      high = low;
+      for (std::size_t j = 1; j < b.cols; ++j) {
+        load(b.w + j * b.stride + lane, x);
+        low = x < low ? x : low;
+        high = x > high ? x : high;
       }
-    sum_of_lanes<width>(error[0]);
-    sum_of_lanes<width>(zero[0]);
-    most_of_lanes<width>(largest[0]);
-    found = {error[0][0], zero[0][0], largest[0][0]};
+      store(low, lows.data() + lane);
+      store(high, highs.data() + lane);
+    }
+  }
+};
+
+/// Some iterations of 16 groups: new zero points, and the sums of |w - w'| from before.
+///   e = q - (w / s + z),  z += mean(e + shrink(w - w') / s)
+/// Sums run over 64 columns one after another in f32, then over these.
+struct hqq_loop {
+  /// @param inverse  1 / s of each group
+  /// @param zero     of each group, where the iteration starts
+  /// @param zeros    after each iteration, `zeros_stride` floats from one to the next
+  /// @param errors   before each iteration
+  template <std::size_t W>
+  SINQ_INLINE static void run(const hqq_block& shared, std::span<const hqq_shrink> shrinks, const float* inverse,
+                              const float* zero, float* zeros, std::size_t zeros_stride, hqq_lanes* errors) {
+    const hqq_block b = shared; // a copy, which no result that is written can change
+    for (std::size_t lane = 0; lane < tile_lanes; lane += W) {
+      group<W> g;
+      load(inverse + lane, g.inverse);
+      load(zero + lane, g.zero);
+      g.to_weights.set(g.inverse);
+      for (std::size_t k = 0; k < shrinks.size(); ++k) {
+        sums<W> found;
+        add_all<W, false>(b, b.w + lane, g, shrinks[k], found);
+        most_of_lanes<W>(found.largest);
+        if (found.largest[0] >= shrinks[k].zero_below) add_all<W, true>(b, b.w + lane, g, shrinks[k], found);
+        g.zero += found.off / static_cast<float>(b.cols);
+        store(g.zero, zeros + k * zeros_stride + lane);
+        store(found.error, errors[k].data() + lane);
+      }
+    }
   }
 
 private:
-  template <class Doubles, class Floats>
-  SINQ_INLINE static void add(const float* from, const hqq_group& g, const uniform_grid& grid, Doubles& error,
-                              Doubles& zero, Floats& largest) {
-    Floats w, position, code;
-    Doubles product;
-    load(from, w);
-    hqq_positions(w, g, product, position);
-    grid.round(position, code);
-    const Floats residual = w - (code - g.zero) / g.inverse;
-    const Floats size = residual < 0.0f ? -residual : residual;
-    largest = largest < size ? size : largest;
-    error += __builtin_convertvector(size, Doubles);
-    zero += __builtin_convertvector(code, Doubles) - product;
-  }
-  /// Fewer than 16 weights, each in a lane of its own.
-  template <class Doubles, std::size_t Pieces, class Floats>
-  SINQ_INLINE static void add_rest(std::span<const float> w, const hqq_group& g, const uniform_grid& grid,
-                                   Doubles (&error)[Pieces], Doubles (&zero)[Pieces], Floats& largest) {
-    constexpr std::size_t width = reduction_lanes / Pieces;
-    lane_sums errors, zeros; // copies, so that those of whole vectors stay in registers
-    for (std::size_t p = 0; p < Pieces; ++p) store(error[p], &errors[p * width]), store(zero[p], &zeros[p * width]);
-    for (std::size_t lane = 0; lane < w.size(); ++lane) {
-      vec<double, 1> error_of{errors[lane]}, zero_of{zeros[lane]};
-      vec<float, 1> largest_of{largest[0]};
-      add(w.data() + lane, g, grid, error_of, zero_of, largest_of);
-      errors[lane] = error_of[0];
-      zeros[lane] = zero_of[0];
-      largest[0] = largest_of[0];
+  template <std::size_t W>
+  struct group {
+    vec<float, W> inverse, zero;
+    fast_divisor<W> to_weights; ///< divides by 1 / s
+  };
+  template <std::size_t W>
+  struct sums {
+    vec<float, W> error, off, largest; ///< of |w - w'| and of e, shrunk or not; max |w - w'|
+  };
+
+  template <std::size_t W, bool Shrinks>
+  SINQ_INLINE static void add_all(const hqq_block& b, const float* w, const group<W>& g, const hqq_shrink& shrink,
+                                  sums<W>& found) {
+    found = sums<W>{};
+    for (std::size_t j = 0; j < b.cols;) {
+      sums<W> some{};
+      for (const std::size_t end = std::min(b.cols, j + 64); j < end; ++j)
+        add<W, Shrinks>(w + j * b.stride, b.grid, g, shrink, some);
+      found.error += some.error;
+      found.off += some.off;
+      found.largest = some.largest > found.largest ? some.largest : found.largest;
     }
-    for (std::size_t p = 0; p < Pieces; ++p) load(&errors[p * width], error[p]), load(&zeros[p * width], zero[p]);
+  }
+  template <std::size_t W, bool Shrinks>
+  SINQ_INLINE static void add(const float* from, const uniform_grid& grid, const group<W>& g, const hqq_shrink& shrink,
+                              sums<W>& to) {
+    vec<float, W> w, position, code;
+    load(from, w);
+    hqq_positions(w, g.inverse, g.zero, position);
+    grid.round(position, code);
+    vec<float, W> level = code - g.zero;
+    g.to_weights.divide(level);
+    const vec<float, W> residual = w - level;
+    vec<float, W> off = code - position;
+    vec<std::int32_t, W> bits;
+    __builtin_memcpy(&bits, &residual, sizeof bits);
+    bits &= 0x7fffffff;
+    vec<float, W> size;
+    __builtin_memcpy(&size, &bits, sizeof bits);
+    if constexpr (Shrinks)
+      for (std::size_t k = 0; k < W; ++k) off[k] += shrink(residual[k]) * g.inverse[k];
+    to.error += size;
+    to.off += off;
+    to.largest = size > to.largest ? size : to.largest;
   }
 };
 
-/// The pass where some residuals are shrunk.
-[[nodiscard]] inline hqq_sums hqq_shrinking_pass(std::span<const float> w, hqq_group g, float top,
-                                                 const hqq_shrink& shrink) {
-  lane_sums error{}, zero{};
-  const auto add = [&](float weight, std::size_t lane) {
-    const float code = uniform_grid{top}.nearest(hqq_position(weight, g));
-    const float residual = weight - (code - g.zero) / g.inverse;
-    error[lane] += static_cast<double>(std::fabs(residual));
-    const float target = weight - shrink(residual);
-    zero[lane] += static_cast<double>(code) - static_cast<double>(target) * static_cast<double>(g.inverse);
-  };
-  std::size_t k = 0;
-  for (; k + reduction_lanes <= w.size(); k += reduction_lanes)
-    for (std::size_t lane = 0; lane < reduction_lanes; ++lane) add(w[k + lane], lane);
-  for (std::size_t lane = 0; k + lane < w.size(); ++lane) add(w[k + lane], lane);
-  return {add_lanes(error), add_lanes(zero), 0};
-}
+/// Codes of a group.
+struct hqq_code_loop {
+  template <std::size_t W>
+  SINQ_INLINE static void run(std::span<const float> w, const hqq_group& g, const uniform_grid& shared,
+                              std::uint8_t* codes) {
+    const uniform_grid grid = shared; // a copy, which no code that is written can change
+    std::size_t k = 0;
+    for (; k + W <= w.size(); k += W) write<W>(w.data() + k, g, grid, codes + k);
+    for (; k < w.size(); ++k) write<1>(w.data() + k, g, grid, codes + k);
+  }
 
-/// One iteration of a group: moves its zero point and returns the sum of |w - w'| from before.
-[[nodiscard]] inline double hqq_step(std::span<const float> w, hqq_group& g, float top, const hqq_shrink& shrink) {
-  hqq_sums sums;
-  run_wide<hqq_loop>(w, g, top, sums);
-  if (sums.largest >= shrink.zero_below) sums = hqq_shrinking_pass(w, g, top, shrink);
-  g.zero = static_cast<float>(sums.zero / static_cast<double>(w.size()));
-  return sums.error;
-}
+private:
+  template <std::size_t W>
+  SINQ_INLINE static void write(const float* from, const hqq_group& g, const uniform_grid& grid, std::uint8_t* codes) {
+    vec<float, W> w, position;
+    vec<std::int32_t, W> code;
+    load(from, w);
+    hqq_positions(w, vec<float, W>{} + g.inverse, vec<float, W>{} + g.zero, position);
+    grid.find_codes(position, code);
+    store(__builtin_convertvector(code, vec<std::uint8_t, W>), codes);
+  }
+};
 
 /// Where the iteration starts: the scale between smallest and largest weight, and the zero point that fits it exactly.
-[[nodiscard]] inline hqq_group hqq_start(std::span<const float> w, float top, aux_dtype aux) {
-  const auto [low, high] = low_and_high(w);
+[[nodiscard]] inline hqq_group hqq_start(float low, float high, float top, aux_dtype aux) {
   const float size = std::max(-low, high);
   if (size == 0) return {top / 1e-4f, 0.0f};
   const float range = high - low;

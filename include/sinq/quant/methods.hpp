@@ -64,8 +64,8 @@ template <bool Balanced>
 }
 
 [[nodiscard]] inline result<quantized_matrix> quantize_hqq(const weight_view& w, const quantize_options& o,
-                                                           const matrix_format& format, block_sink*) {
-  result<quantized_matrix> q = hqq_quantizer{o.bits, o.hqq(hqq_rule::stop_when_worse)}(w, o.run);
+                                                           const matrix_format& format, block_sink* sink) {
+  result<quantized_matrix> q = hqq_quantizer{o.bits, o.hqq(hqq_rule::stop_when_worse)}(w, o.run, sink);
   if (q) q->format = format; // of the same parts
   return q;
 }
