@@ -102,7 +102,8 @@ SINQ_INLINE void add_product(const Vector& a, const Vector& b, Vector& to) {
 }
 
 /// Divides by a number as a division does, to the last bit: a product with the reciprocal, corrected by what it leaves.
-/// @pre the quotient does not overflow
+/// What it leaves must not underflow: quotients below 2^-100 are a unit in the last place off now and then, alike
+/// everywhere. @pre the quotient does not overflow
 template <std::size_t W>
 struct fast_divisor {
   vec<float, W> minus, inverse; ///< -d and 1 / d

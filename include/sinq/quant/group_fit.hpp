@@ -51,8 +51,8 @@ struct fit_step {
     const vec<float, W> r = position - level;
     const vec<float, W> mr = r * m;
     r1 += mr;
-    r2 += mr * r;
-    rp += mr * position;
+    add_product(mr, r, r2);
+    add_product(mr, position, rp);
   }
   SINQ_INLINE void add(const fit_step& more) {
     r1 += more.r1;
