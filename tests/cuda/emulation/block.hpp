@@ -1,0 +1,176 @@
+#pragma once
+
+/// Launches: the blocks of a grid one after the other, each thread of a block a fiber, in an order that a test chooses.
+
+#include "fiber.hpp"
+#include "vector_types.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <random>
+#include <stdexcept>
+#include <string>
+#include <utility>
+#include <vector>
+
+namespace sinq_emulation {
+
+/// A line of source. As a default argument, current() is the line of the call (clang++ 14 has no std::source_location).
+struct place {
+  const char* file = "";
+  int line = 0;
+  static constexpr place current(const char* file = __builtin_FILE(), int line = __builtin_LINE()) {
+    return {file, line};
+  }
+  friend bool operator==(const place& a, const place& b) {
+    return a.line == b.line && std::strcmp(a.file, b.file) == 0;
+  }
+};
+
+/// What a kernel did wrong.
+struct fault : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+/// In which order blocks and threads run. Greedy: each warp goes as far as it can before the next one starts; so that
+/// of any two accesses between two barriers each comes first in `forward` or in `reverse`.
+struct schedule {
+  enum class order { forward, reverse, shuffled };
+  order threads = order::forward;
+  std::uint64_t seed = 0; ///< of shuffled
+};
+
+/// Those that every kernel test goes through; results must be the same bits under each.
+[[nodiscard]] inline std::vector<schedule> schedules() {
+  using enum schedule::order;
+  return {{forward}, {reverse}, {shuffled, 1}, {shuffled, 2}};
+}
+
+namespace detail {
+inline schedule current_schedule;
+} // namespace detail
+
+/// The schedule of all launches until the end of a scope.
+class scoped_schedule {
+public:
+  explicit scoped_schedule(const schedule& next) : before_{std::exchange(detail::current_schedule, next)} {}
+  scoped_schedule(const scoped_schedule&) = delete;
+  scoped_schedule& operator=(const scoped_schedule&) = delete;
+  ~scoped_schedule() { detail::current_schedule = before_; }
+
+private:
+  schedule before_;
+};
+
+/// As between <<< and >>>.
+struct launch_shape {
+  dim3 grid;
+  dim3 block;
+  std::size_t dynamic_shared_bytes = 0;
+};
+
+inline constexpr unsigned warp_size = 32;
+
+namespace detail {
+
+/// What the lanes of a warp hand to each other in one collective operation.
+struct exchange_board {
+  static constexpr std::size_t most_words = 6;
+  std::array<std::array<std::uint32_t, most_words>, warp_size> words{};
+  const char* operation = nullptr;
+  place where;
+  std::uint32_t mask = 0;
+  std::uint32_t arrived = 0;
+  std::uint32_t readers = 0; ///< lanes that may still read it
+};
+
+/// Boards are used again: one is free when no lane reads it.
+struct warp_state {
+  std::vector<std::unique_ptr<exchange_board>> boards;
+  std::array<exchange_board*, warp_size> open{}; ///< by the lowest lane of the mask: disjoint masks may meet at a time
+  std::array<exchange_board*, warp_size> held{}; ///< by lane: what its last collective operation left
+  std::uint32_t synchronized = 0;                ///< how often the whole warp went through __syncwarp
+};
+
+struct pending_copy {
+  void* target = nullptr;
+  const void* source = nullptr;
+  unsigned bytes = 0;
+  bool filled = true;
+};
+
+struct thread_state {
+  enum class standing { ready, at_barrier, at_collective, done };
+  uint3 index;
+  unsigned linear = 0;
+  standing now = standing::ready;
+  place where;
+  std::vector<std::vector<pending_copy>> copies; ///< groups of cp.async, the last one still open
+};
+
+struct shared_array {
+  const void* key = nullptr;
+  std::size_t offset = 0;
+  std::size_t bytes = 0;
+};
+
+struct block_state {
+  dim3 grid;
+  dim3 block;
+  uint3 index;
+  std::vector<thread_state> threads;
+  std::vector<warp_state> warps;
+  std::uint32_t barriers = 0; ///< how often all threads went through __syncthreads
+  int votes = 0;              ///< of __syncthreads_or and its like, since the last barrier
+  std::array<int, 2> vote_result{};
+  std::vector<shared_array> arrays;
+  std::size_t shared_bytes = 0;
+  std::size_t dynamic_shared_bytes = 0;
+  std::string failure;
+  std::function<void()> kernel;
+};
+
+inline block_state* current_block = nullptr;
+inline thread_state* current_thread = nullptr;
+
+/// Stacks are kept from launch to launch.
+[[nodiscard]] inline fiber& fiber_of(unsigned thread) {
+  static std::vector<std::unique_ptr<fiber>> fibers;
+  while (fibers.size() <= thread) fibers.push_back(std::make_unique<fiber>());
+  return *fibers[thread];
+}
+
+inline void suspend(thread_state::standing now, const place& where) {
+  current_thread->now = now;
+  current_thread->where = where;
+  fiber_of(current_thread->linear).suspend();
+}
+
+[[nodiscard]] inline std::string describe(const place& where) {
+  const std::string file = where.file;
+  return file.substr(file.rfind('/') + 1) + ":" + std::to_string(where.line);
+}
+[[nodiscard]] inline std::string describe(const uint3& index) {
+  return "(" + std::to_string(index.x) + ", " + std::to_string(index.y) + ", " + std::to_string(index.z) + ")";
+}
+
+/// Ends the launch with a fault; the thread does not go on.
+[[noreturn]] inline void fail(const std::string& what, const place& where) {
+  current_block->failure = what + " at " + describe(where) + ", thread " + describe(current_thread->index);
+  for (;;) suspend(thread_state::standing::done, where);
+}
+
+[[nodiscard]] inline warp_state& current_warp() {
+  return current_block->warps[current_thread->linear / warp_size];
+}
+[[nodiscard]] inline unsigned current_lane() {
+  return current_thread->linear % warp_size;
+}
+
+} // namespace detail
+
+} // namespace sinq_emulation
