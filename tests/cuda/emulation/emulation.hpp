@@ -6,6 +6,7 @@
 
 #include "arithmetic.hpp"
 #include "half.hpp"
+#include "runtime.hpp"
 #include "tensor_core.hpp"
 #include "vector_types.hpp"
 #include "warp.hpp"
