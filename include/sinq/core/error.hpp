@@ -23,6 +23,7 @@ enum class errc {
   unsupported,       ///< a valid file or option that this version does not read
   not_found,         ///< no such tensor or file
   cancelled,         ///< the progress callback asked to stop
+  device,            ///< the GPU or its driver refused; the message has its reason
 };
 
 /// Name of an error code, as in `errc::malformed` -> "malformed file".
@@ -37,6 +38,7 @@ enum class errc {
   case errc::unsupported: return "unsupported";
   case errc::not_found: return "not found";
   case errc::cancelled: return "cancelled";
+  case errc::device: return "device error";
   }
   return "unknown error";
 }

@@ -1,6 +1,7 @@
 #pragma once
 
-#include "types.hpp"
+#include "config.hpp"
+#include "dtype.hpp"
 
 #include <array>
 #include <cstddef>

@@ -1,0 +1,82 @@
+#pragma once
+
+#include "layout.hpp"
+#include "ptx.cuh"
+
+namespace sinq::cuda::kernels {
+
+/// Types that outputs are written in.
+enum class output_type : std::uint8_t { f16, bf16, f32 };
+
+/// What kernels of y = x W^T + bias read and write.
+struct matmul_args {
+  device_format format;
+  const unsigned char* weights;     ///< records of device_format
+  const float* levels;              ///< [16] of table4
+  const unsigned char* activations; ///< records of prepare_activations
+  unsigned tokens;
+  unsigned stages;    ///< units that a block has in flight
+  unsigned splits;    ///< parts of the units, each a block of its own; their sums are added by add_splits
+  const float* bias;  ///< [rows], or null
+  float* partial;     ///< [splits x tokens x rows] if splits > 1
+  void* y;            ///< [tokens x rows] of `type`
+  std::size_t stride; ///< elements from one token of y to the next
+  output_type type;
+
+  [[nodiscard]] __host__ __device__ unsigned token_tiles() const { return (tokens + token_tile - 1) / token_tile; }
+  /// The first unit of a part.
+  [[nodiscard]] __host__ __device__ unsigned split_begin(unsigned split) const {
+    return static_cast<unsigned>(std::uint64_t{format.units()} * split / splits);
+  }
+};
+
+/// y = sum + bias, rounded once.
+__device__ __forceinline__ void write_output(const matmul_args& a, unsigned row, unsigned token, float sum) {
+  const std::size_t at = token * a.stride + row;
+  if (a.bias != nullptr) sum += a.bias[row];
+  if (a.type == output_type::f32)
+    static_cast<float*>(a.y)[at] = sum;
+  else if (a.type == output_type::f16)
+    static_cast<std::uint16_t*>(a.y)[at] = ptx::from_float(f16{}, sum);
+  else
+    static_cast<std::uint16_t*>(a.y)[at] = ptx::from_float(bf16{}, sum);
+}
+
+/// The sum of one part of the units, or all of it.
+__device__ __forceinline__ void write_sum(const matmul_args& a, unsigned split, unsigned row, unsigned token,
+                                          float sum) {
+  if (row >= a.format.rows || token >= a.tokens) return;
+  if (a.splits == 1) return write_output(a, row, token, sum);
+  a.partial[(std::size_t{split} * a.tokens + token) * a.format.rows + row] = sum;
+}
+
+/// Adds the sums of all parts, the first one first. Grid (rows / 256, tokens), 256 threads.
+/// A template, so that programs of many units have it once.
+template <class = void>
+__global__ void __launch_bounds__(256) add_splits(matmul_args a) {
+  const unsigned row = blockIdx.x * 256 + threadIdx.x;
+  if (row >= a.format.rows) return;
+  float sum = 0;
+  for (unsigned split = 0; split < a.splits; ++split)
+    sum += a.partial[(std::size_t{split} * a.tokens + blockIdx.y) * a.format.rows + row];
+  write_output(a, row, blockIdx.y, sum);
+}
+
+/// Scale and zero point of rows g and g + 8.
+struct row_pair_aux {
+  float scale[2];
+  float zero[2];
+
+  /// @param record  of weights
+  __device__ __forceinline__ void load(const device_format& f, const unsigned char* record, unsigned g,
+                                       unsigned group) {
+    const uint2 both = *reinterpret_cast<const uint2*>(record + f.code_bytes() + (g * f.unit_groups() + group) * 8);
+    const float2 first = ptx::to_floats(f16{}, both.x), second = ptx::to_floats(f16{}, both.y);
+    scale[0] = first.x;
+    zero[0] = first.y;
+    scale[1] = second.x;
+    zero[1] = second.y;
+  }
+};
+
+} // namespace sinq::cuda::kernels
