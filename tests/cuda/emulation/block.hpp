@@ -91,7 +91,7 @@ struct exchange_board {
 /// Boards are used again: one is free when no lane reads it.
 struct warp_state {
   std::vector<std::unique_ptr<exchange_board>> boards;
-  std::array<exchange_board*, warp_size> open{}; ///< by the lowest lane of the mask: disjoint masks may meet at a time
+  std::vector<exchange_board*> open;             ///< one for each mask that lanes wait for
   std::array<exchange_board*, warp_size> held{}; ///< by lane: what its last collective operation left
   std::uint32_t synchronized = 0;                ///< how often the whole warp went through __syncwarp
 };
@@ -158,9 +158,24 @@ inline void suspend(thread_state::standing now, const place& where) {
   return "(" + std::to_string(index.x) + ", " + std::to_string(index.y) + ", " + std::to_string(index.z) + ")";
 }
 
-/// Ends the launch with a fault; the thread does not go on.
-[[noreturn]] inline void fail(const std::string& what, const place& where) {
-  current_block->failure = what + " at " + describe(where) + ", thread " + describe(current_thread->index);
+[[nodiscard]] inline std::string text_of(const char* text) {
+  return text;
+}
+[[nodiscard]] inline std::string text_of(unsigned number) {
+  return std::to_string(number);
+}
+[[nodiscard]] inline std::string text_of(const place& where) {
+  return describe(where);
+}
+
+/// Ends the launch with a fault; the thread does not go on. `what` are the pieces of a sentence: its words, unlike
+/// strings of the caller, leave nothing behind on the stack that is never unwound.
+template <class... What>
+[[noreturn]] void fail(const place& where, const What&... what) {
+  [&]() {
+    current_block->failure =
+        (text_of(what) + ...) + " at " + describe(where) + ", thread " + describe(current_thread->index);
+  }();
   for (;;) suspend(thread_state::standing::done, where);
 }
 

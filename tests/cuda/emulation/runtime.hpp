@@ -50,8 +50,8 @@ struct device_state {
   std::optional<int> calls_until_failure; ///< 0: the next call fails, and those after it do not
   int calls = 0;
   cudaError_t last_error = cudaSuccess;
-  std::set<const void*> allocated;
-  std::set<const void*> streams;
+  std::set<void*> allocated;
+  std::set<cudaStream_t> streams;
 };
 [[nodiscard]] inline device_state& device() {
   static device_state state;
@@ -151,9 +151,12 @@ cudaError_t cudaMalloc(T** memory, std::size_t bytes) {
   return cudaSuccess;
 }
 inline cudaError_t cudaFree(void* memory) {
-  if (memory != nullptr && sinq_emulation::device().allocated.erase(memory) == 0)
-    return sinq_emulation::detail::counted(cudaErrorInvalidValue);
-  std::free(memory);
+  if (memory == nullptr) return sinq_emulation::detail::counted();
+  auto& allocated = sinq_emulation::device().allocated;
+  const auto found = allocated.find(memory);
+  if (found == allocated.end()) return sinq_emulation::detail::counted(cudaErrorInvalidValue);
+  std::free(*found);
+  allocated.erase(found);
   return sinq_emulation::detail::counted();
 }
 template <class T>

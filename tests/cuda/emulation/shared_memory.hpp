@@ -33,10 +33,10 @@ inline constexpr std::size_t shared_pool_bytes = 2 * dynamic_shared_limit;
   block_state& block = *current_block;
   for (const shared_array& array : block.arrays)
     if (array.key == key) return shared_pool() + array.offset;
-  std::size_t declared = bytes;
-  for (const shared_array& array : block.arrays) declared += array.bytes;
-  if (declared - block.dynamic_shared_bytes > static_shared_limit && key != &block.dynamic_shared_bytes)
-    fail("more than 48 KiB of static shared memory", where);
+  const void* const dynamic_key = &block.dynamic_shared_bytes;
+  std::size_t declared = key == dynamic_key ? 0 : bytes;
+  for (const shared_array& array : block.arrays) declared += array.key == dynamic_key ? 0 : array.bytes;
+  if (declared > static_shared_limit) fail(where, "more than 48 KiB of static shared memory");
   constexpr std::size_t step = shared_alignment;
   const std::size_t offset = (block.shared_bytes + shared_strip_bytes + step - 1) / step * step;
   block.arrays.push_back({key, offset, bytes});

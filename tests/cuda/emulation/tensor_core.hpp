@@ -75,7 +75,7 @@ void mma(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]
 
 inline void check_aligned(const void* address, unsigned bytes, const char* operation, const place& where) {
   if (reinterpret_cast<std::uintptr_t>(address) % bytes != 0)
-    fail(std::string{operation} + ": an address is not aligned to " + std::to_string(bytes) + " bytes", where);
+    fail(where, operation, ": an address is not aligned to ", bytes, " bytes");
 }
 
 } // namespace detail

@@ -19,22 +19,21 @@ inline constexpr const char* syncwarp_name = "__syncwarp";
 [[nodiscard]] inline exchange_board& join(std::uint32_t mask, const char* operation, const place& where) {
   warp_state& warp = current_warp();
   const unsigned lane = current_lane();
-  if ((mask >> lane & 1U) == 0) fail(std::string{operation} + ": the lane is not in its own mask", where);
-  const auto lowest = static_cast<unsigned>(__builtin_ctz(mask));
+  if ((mask >> lane & 1U) == 0) fail(where, operation, ": the lane is not in its own mask");
   if (warp.held[lane] != nullptr) warp.held[lane]->readers &= ~(1U << lane);
   warp.held[lane] = nullptr;
-  if (warp.open[lowest] == nullptr) {
-    exchange_board& board = free_board(warp);
-    board.operation = operation;
-    board.where = where;
-    board.mask = mask;
-    warp.open[lowest] = &board;
+  for (exchange_board* board : warp.open) {
+    if (board->mask != mask) continue;
+    if (board->operation != operation || !(board->where == where))
+      fail(where, "lanes of one warp meet at different collective operations, ", board->operation, " at ", board->where,
+           " and ", operation);
+    return *board;
   }
-  exchange_board& board = *warp.open[lowest];
-  if (board.mask != mask || std::strcmp(board.operation, operation) != 0 || !(board.where == where))
-    fail("lanes of one warp meet at different collective operations, " + std::string{board.operation} + " at " +
-             describe(board.where) + " and " + operation,
-         where);
+  exchange_board& board = free_board(warp);
+  board.operation = operation;
+  board.where = where;
+  board.mask = mask;
+  warp.open.push_back(&board);
   return board;
 }
 
@@ -54,7 +53,7 @@ inline constexpr const char* syncwarp_name = "__syncwarp";
   if (mask == 0xffffffffU && board.operation == syncwarp_name) ++warp.synchronized;
   board.readers = mask;
   board.arrived = 0;
-  warp.open[static_cast<unsigned>(__builtin_ctz(mask))] = nullptr;
+  std::erase(warp.open, &board);
   const unsigned first = current_thread->linear - lane;
   for (unsigned k = 0; k < warp_size; ++k)
     if (k != lane && (mask >> k & 1U) != 0) current_block->threads[first + k].now = thread_state::standing::ready;
@@ -64,8 +63,7 @@ inline constexpr const char* syncwarp_name = "__syncwarp";
 /// What lane `source` brought.
 template <class T>
 [[nodiscard]] T brought(const exchange_board& board, unsigned source, const place& where) {
-  if ((board.mask >> source & 1U) == 0)
-    fail(std::string{board.operation} + ": lane " + std::to_string(source) + " is read but not in the mask", where);
+  if ((board.mask >> source & 1U) == 0) fail(where, board.operation, ": lane ", source, " is read but not in the mask");
   T value;
   std::memcpy(&value, board.words[source].data(), sizeof(T));
   return value;
@@ -73,7 +71,7 @@ template <class T>
 
 inline void check_width(int width, const place& where) {
   if (width < 1 || width > static_cast<int>(warp_size) || (width & (width - 1)) != 0)
-    fail("shuffle: the width is a power of two of at most 32", where);
+    fail(where, "shuffle: the width is a power of two of at most 32");
 }
 
 /// `source_of(lane inside its segment)` is a lane inside the segment; outside of it a lane gets its own value.
@@ -156,7 +154,7 @@ T __shfl_down_sync(unsigned mask, T value, unsigned delta, int width = 32,
 template <class T>
 T __shfl_xor_sync(unsigned mask, T value, int flipped, int width = 32,
                   const sinq_emulation::place& where = sinq_emulation::place::current()) {
-  if (flipped < 0 || flipped >= width) sinq_emulation::detail::fail("__shfl_xor_sync leaves its segment", where);
+  if (flipped < 0 || flipped >= width) sinq_emulation::detail::fail(where, "__shfl_xor_sync leaves its segment");
   return sinq_emulation::detail::shuffle(mask, "__shfl_xor_sync", value, width, where,
                                          [&](int lane) { return lane ^ flipped; });
 }
