@@ -4,6 +4,9 @@ include(CMakePackageConfigHelpers)
 
 set(sinq_package_dir ${CMAKE_INSTALL_DATADIR}/cmake/sinq)
 install(TARGETS sinq EXPORT sinq-targets FILE_SET HEADERS)
+if(TARGET sinq_cuda)
+  install(TARGETS sinq_cuda EXPORT sinq-targets FILE_SET HEADERS)
+endif()
 install(EXPORT sinq-targets NAMESPACE sinq:: DESTINATION ${sinq_package_dir})
 configure_package_config_file(cmake/sinq-config.cmake.in ${PROJECT_BINARY_DIR}/sinq-config.cmake
                               INSTALL_DESTINATION ${sinq_package_dir})

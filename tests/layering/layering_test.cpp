@@ -16,6 +16,7 @@ public:
     write("math/stats.hpp", "#include \"../core/error.hpp\"\n");
     write("quant/rtn.hpp", "#include \"../math/stats.hpp\"\n");
     write("pack/layout.hpp", "#include <sinq/quant/rtn.hpp>\n");
+    write("cuda/gemv.cuh", "#include \"../pack/layout.hpp\"\n");
     write("io/file.hpp", "#include <nlohmann/json.hpp>\n#include \"../pack/layout.hpp\"\n");
     write("metrics.hpp", "#include \"pack/layout.hpp\"\n");
     write("sinq.hpp", "/// Everything.\n\n#include \"metrics.hpp\"\n#include \"io/file.hpp\"\n");
@@ -65,6 +66,8 @@ TEST_CASE("each wrong direction is noticed") {
       {"pack/a.hpp", "#include \"../io/file.hpp\"\n", "pack/a.hpp: pack may not include io/file.hpp\n"},
       {"kernels/cpu/a.hpp", "#include \"../../quant/rtn.hpp\"\n",
        "kernels/cpu/a.hpp: kernels may not include quant/rtn.hpp\n"},
+      {"cuda/a.cuh", "#include \"../quant/rtn.hpp\"\n", "cuda/a.cuh: cuda may not include quant/rtn.hpp\n"},
+      {"pack/a.hpp", "#include \"../cuda/gemv.cuh\"\n", "pack/a.hpp: pack may not include cuda/gemv.cuh\n"},
       {"io/a.hpp", "#include \"../quant/rtn.hpp\"\n", "io/a.hpp: io may not include quant/rtn.hpp\n"},
       {"metrics.hpp", "#include \"quant/rtn.hpp\"\n", "metrics.hpp: metrics.hpp may not include quant/rtn.hpp\n"},
       {"pack/a.hpp", "#include \"../metrics.hpp\"\n", "pack/a.hpp: pack may not include metrics.hpp\n"},
@@ -87,6 +90,12 @@ TEST_CASE("headers that include each other are noticed, even inside one folder")
   CHECK(tree.problems() == "cycle: core/a.hpp -> core/b.hpp -> core/c.hpp -> core/a.hpp\n");
 }
 
+TEST_CASE("a kernel that includes Eigen, even from afar, is noticed") {
+  const planted_tree tree;
+  tree.write("core/error.hpp", "#include <Eigen/Core>\n");
+  CHECK(tree.problems() == "cuda/gemv.cuh: CUDA may not compile core/error.hpp, which includes Eigen/Core\n");
+}
+
 TEST_CASE("a header that grew too long or lost its guard is noticed") {
   const planted_tree tree;
   tree.write("math/a.hpp", std::string(299, '\n'));
@@ -101,7 +110,7 @@ TEST_CASE("a header that grew too long or lost its guard is noticed") {
 
 TEST_CASE("a folder without headers is a problem, not a success") {
   const planted_tree tree;
-  for (const char* path : {"core", "math", "quant", "pack", "io", "metrics.hpp", "sinq.hpp"})
+  for (const char* path : {"core", "math", "quant", "pack", "cuda", "io", "metrics.hpp", "sinq.hpp"})
     fs::remove_all(tree.root() / path);
   CHECK(tree.problems().ends_with(": no headers\n"));
 }

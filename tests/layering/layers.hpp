@@ -27,6 +27,8 @@ inline const std::map<std::string, std::set<std::string>>& allowed_layers() {
       {"io", {"core", "math", "pack", "kernels", "io"}},
       {"model", {"core", "math", "quant", "pack", "kernels", "io", "model", "metrics.hpp"}},
       {"metrics.hpp", {"core", "math", "pack"}},
+      {"cuda", {"core", "math", "pack", "cuda"}},
+      {"cuda.hpp", {"core", "math", "pack", "cuda"}},
       {"compile.hpp", {"kernels", "quant"}},
       {"sinq.hpp", {"core", "math", "quant", "pack", "kernels", "io", "model", "metrics.hpp"}},
   };
@@ -84,7 +86,7 @@ inline void check_includes(const header& h, const std::map<std::string, header>&
 }
 
 inline void check_form(const header& h, strings& problems) {
-  const std::size_t longest = h.layer == "kernels" ? 450 : 300;
+  const std::size_t longest = h.layer == "kernels" || h.layer == "cuda" ? 450 : 300;
   if (h.lines.size() > longest)
     problems.push_back(h.path + ": " + std::to_string(h.lines.size()) + " lines, at most " + std::to_string(longest));
   if (std::find(h.lines.begin(), h.lines.end(), "#pragma once") == h.lines.end())
@@ -93,6 +95,22 @@ inline void check_form(const header& h, strings& problems) {
   for (const std::string& line : h.lines)
     if (!line.empty() && !line.starts_with("#include ") && !line.starts_with("//") && line != "#pragma once")
       problems.push_back(h.path + ": more than includes: " + line);
+}
+
+/// What CUDA compiles is free of Eigen.
+inline void check_kernel(const header& kernel, const std::map<std::string, header>& all, strings& problems) {
+  if (!kernel.path.ends_with(".cuh")) return;
+  strings pending{kernel.path};
+  std::set<std::string> seen;
+  while (!pending.empty()) {
+    const std::string path = pending.back();
+    pending.pop_back();
+    if (!all.contains(path) || !seen.insert(path).second) continue;
+    for (const std::string& name : all.at(path).foreign)
+      if (name.starts_with("Eigen/"))
+        problems.push_back(kernel.path + ": CUDA may not compile " + path + ", which includes " + name);
+    pending.insert(pending.end(), all.at(path).own.begin(), all.at(path).own.end());
+  }
 }
 
 inline void find_cycles(const std::string& path, const std::map<std::string, header>& all, strings& chain,
@@ -117,7 +135,7 @@ inline void find_cycles(const std::string& path, const std::map<std::string, hea
   const fs::path root = fs::canonical(include_sinq);
   std::map<std::string, header> all;
   for (const fs::directory_entry& entry : fs::recursive_directory_iterator{root})
-    if (entry.path().extension() == ".hpp") {
+    if (entry.path().extension() == ".hpp" || entry.path().extension() == ".cuh") {
       header h = detail::read_header(root, entry.path());
       all.emplace(h.path, std::move(h));
     }
@@ -128,6 +146,7 @@ inline void find_cycles(const std::string& path, const std::map<std::string, hea
   for (const auto& [path, h] : all) {
     detail::check_includes(h, all, problems);
     detail::check_form(h, problems);
+    detail::check_kernel(h, all, problems);
     detail::find_cycles(path, all, chain, finished, problems);
   }
   return problems;
