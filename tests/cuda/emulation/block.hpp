@@ -44,15 +44,23 @@ struct schedule {
   std::uint64_t seed = 0; ///< of shuffled
 };
 
-/// Those that every kernel test goes through; results must be the same bits under each.
-[[nodiscard]] inline std::vector<schedule> schedules() {
+namespace detail {
+inline schedule current_schedule;
+
+/// Is told of each access to memory where a program is built to watch them: see races/watch.hpp.
+inline void (*access_watcher)(const void* address, std::size_t bytes, bool is_write) = nullptr;
+} // namespace detail
+
+[[nodiscard]] inline std::vector<schedule> all_schedules() {
   using enum schedule::order;
   return {{forward}, {reverse}, {shuffled, 1}, {shuffled, 2}};
 }
 
-namespace detail {
-inline schedule current_schedule;
-} // namespace detail
+/// Those that every kernel test goes through; results must be the same bits under each. What a watch over accesses
+/// finds does not depend on the schedule: there, one is enough.
+[[nodiscard]] inline std::vector<schedule> schedules() {
+  return detail::access_watcher != nullptr ? std::vector<schedule>{{}} : all_schedules();
+}
 
 /// The schedule of all launches until the end of a scope.
 class scoped_schedule {
@@ -125,7 +133,10 @@ struct block_state {
   std::vector<thread_state> threads;
   std::vector<warp_state> warps;
   std::uint32_t barriers = 0; ///< how often all threads went through __syncthreads
-  int votes = 0;              ///< of __syncthreads_or and its like, since the last barrier
+  std::uint64_t first_interval_of_launch = 0;
+  std::uint64_t first_interval = 0; ///< from one barrier to the next, numbered through all blocks and launches
+  std::uint64_t interval = 0;
+  int votes = 0; ///< of __syncthreads_or and its like, since the last barrier
   std::array<int, 2> vote_result{};
   std::vector<shared_array> arrays;
   std::size_t shared_bytes = 0;
@@ -136,6 +147,7 @@ struct block_state {
 
 inline block_state* current_block = nullptr;
 inline thread_state* current_thread = nullptr;
+inline std::uint64_t last_interval = 0;
 
 /// Stacks are kept from launch to launch.
 [[nodiscard]] inline fiber& fiber_of(unsigned thread) {

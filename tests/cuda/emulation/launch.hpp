@@ -78,6 +78,7 @@ inline void run_until_stuck(const unsigned* begin, const unsigned* end) {
     report("only " + std::to_string(waiting_count) + " threads reach the barrier at " + describe(waiting->where));
   for (thread_state& thread : current_block->threads) thread.now = ready;
   ++current_block->barriers;
+  current_block->interval = ++last_interval;
   current_block->vote_result[current_block->barriers % 2] = std::exchange(current_block->votes, 0);
   return false;
 }
@@ -86,6 +87,7 @@ inline void begin_block(block_state& block, unsigned number) {
   const dim3 grid = block.grid;
   const dim3 shape = block.block;
   block.index = {number % grid.x, number / grid.x % grid.y, number / (grid.x * grid.y)};
+  block.first_interval = block.interval = ++last_interval;
   block.arrays.clear();
   block.shared_bytes = 0;
   block.warps.clear();
@@ -135,6 +137,7 @@ void launch(const launch_shape& shape, Kernel&& kernel) {
   block.dynamic_shared_bytes = shape.dynamic_shared_bytes;
   block.threads.resize(std::size_t{shape.block.x} * shape.block.y * shape.block.z);
   block.kernel = std::ref(kernel);
+  block.first_interval_of_launch = detail::last_interval + 1;
 
   std::vector<unsigned> order(std::size_t{shape.grid.x} * shape.grid.y * shape.grid.z);
   for (unsigned k = 0; k < order.size(); ++k) order[k] = k;

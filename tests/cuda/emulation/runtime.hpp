@@ -7,6 +7,7 @@
 #include "launch.hpp"
 
 #include <cstdlib>
+#include <map>
 #include <optional>
 #include <set>
 
@@ -50,7 +51,7 @@ struct device_state {
   std::optional<int> calls_until_failure; ///< 0: the next call fails, and those after it do not
   int calls = 0;
   cudaError_t last_error = cudaSuccess;
-  std::set<void*> allocated;
+  std::map<void*, std::size_t> allocated; ///< and how many bytes
   std::set<cudaStream_t> streams;
 };
 [[nodiscard]] inline device_state& device() {
@@ -146,7 +147,7 @@ cudaError_t cudaMalloc(T** memory, std::size_t bytes) {
   if (made == nullptr) return cudaErrorMemoryAllocation;
   std::memset(made, sinq_emulation::detail::untouched, rounded);
   sinq_emulation::forbid_memory(static_cast<char*>(made) + bytes, rounded - bytes);
-  sinq_emulation::device().allocated.insert(made);
+  sinq_emulation::device().allocated.emplace(made, bytes);
   *memory = static_cast<T*>(made);
   return cudaSuccess;
 }
@@ -155,7 +156,7 @@ inline cudaError_t cudaFree(void* memory) {
   auto& allocated = sinq_emulation::device().allocated;
   const auto found = allocated.find(memory);
   if (found == allocated.end()) return sinq_emulation::detail::counted(cudaErrorInvalidValue);
-  std::free(*found);
+  std::free(found->first);
   allocated.erase(found);
   return sinq_emulation::detail::counted();
 }

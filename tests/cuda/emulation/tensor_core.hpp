@@ -73,6 +73,11 @@ void mma(float (&d)[4], const std::uint32_t (&a)[4], const std::uint32_t (&b)[2]
   }
 }
 
+/// What the copying engine does to shared memory counts as this thread's.
+inline void note_write(const void* address, std::size_t bytes) {
+  if (access_watcher != nullptr) access_watcher(address, bytes, true);
+}
+
 inline void check_aligned(const void* address, unsigned bytes, const char* operation, const place& where) {
   if (reinterpret_cast<std::uintptr_t>(address) % bytes != 0)
     fail(where, operation, ": an address is not aligned to ", bytes, " bytes");
@@ -132,6 +137,7 @@ void cp_async(void* target, const void* source, bool filled = true, const place&
   static_assert(Bytes == 4 || Bytes == 8 || Bytes == 16);
   detail::check_aligned(target, Bytes, "cp.async", where);
   if (filled) detail::check_aligned(source, Bytes, "cp.async", where);
+  detail::note_write(target, Bytes);
   std::memset(target, detail::untouched, Bytes);
   detail::current_thread->copies.back().push_back({target, source, Bytes, filled});
 }
@@ -144,6 +150,7 @@ void cp_async_wait() {
   auto& groups = detail::current_thread->copies;
   while (groups.size() > Pending + 1) {
     for (const detail::pending_copy& copy : groups.front()) {
+      detail::note_write(copy.target, copy.bytes);
       if (copy.filled)
         std::memcpy(copy.target, copy.source, copy.bytes);
       else
