@@ -5,5 +5,6 @@
 
 #include "cuda/device_matrix.hpp"
 #include "cuda/launch_dequantize.hpp"
+#include "cuda/launch_quantize.hpp"
 #include "cuda/matmul.hpp"
 #include "cuda/runtime.hpp"

@@ -17,6 +17,12 @@ enum class grid : std::uint8_t {
   custom,  ///< 2^bits levels that are stored with the matrix
 };
 
+/// How the zero point of an asymmetric group is chosen.
+enum class zero_mode : std::uint8_t {
+  rounded,    ///< an integer, so that a weight of zero stays zero (the reference)
+  fractional, ///< exactly where the smallest weight falls on code 0
+};
+
 /// The type in which scales, zero points and column scales are stored.
 enum class aux_dtype : std::uint8_t { f16, bf16, f32 };
 

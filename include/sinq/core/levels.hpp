@@ -3,6 +3,7 @@
 #include "format.hpp"
 
 #include <array>
+#include <cmath>
 #include <span>
 
 namespace sinq {
@@ -47,6 +48,13 @@ inline constexpr std::array<float, 256> uniform_levels = [] {
   for (std::size_t code = 0; code < levels.size(); ++code) levels[code] = static_cast<float>(code);
   return levels;
 }();
+
+/// The largest float that still belongs to the lower of two neighbouring levels: their middle, rounded down.
+[[nodiscard]] inline float border_between(float lower, float upper) {
+  const double middle = (static_cast<double>(lower) + static_cast<double>(upper)) / 2;
+  const float rounded = static_cast<float>(middle);
+  return rounded > middle ? std::nextafter(rounded, lower) : rounded;
+}
 
 } // namespace detail
 

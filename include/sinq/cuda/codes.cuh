@@ -51,6 +51,28 @@ struct lane_codes {
     }
   }
 
+  /// The inverse of load.
+  __device__ __forceinline__ void store(unsigned char* record, unsigned lane) const {
+    uint4* const to = reinterpret_cast<uint4*>(record) + lane;
+    SINQ_UNROLL
+    for (unsigned k = 0; k < bits / 2; ++k)
+      to[32 * k] = make_uint4(word[4 * k], word[4 * k + 1], word[4 * k + 2], word[4 * k + 3]);
+    if constexpr (Form == code_form::u3) reinterpret_cast<uint2*>(record + 512)[lane] = make_uint2(word[4], word[5]);
+  }
+
+  /// Adds a code to words that are 0 in its place: element e of pair n of row r and block b, the inverse of pair.
+  __device__ __forceinline__ void put(unsigned b, unsigned r, unsigned n, unsigned e, std::uint32_t code) {
+    if constexpr (Form == code_form::table4) {
+      word[b * 4 + r * 2 + n / 4] |= code << (8 * (n % 4) + 4 * e);
+    } else {
+      constexpr unsigned stride = Form == code_form::u3 ? 2 : bits;
+      constexpr unsigned word_pairs = 16 / stride;
+      const std::uint32_t low = Form == code_form::u3 ? code & 3u : code;
+      word[(b * 2 + r) * (8 / word_pairs) + n / word_pairs] |= low << (n % word_pairs * stride + 16 * e);
+      if constexpr (Form == code_form::u3) word[4 + b] |= code >> 2 << (n + 8 * r + 16 * e);
+    }
+  }
+
   /// Pair n of row r (0: g, 1: g + 8) and block b as two 16-bit floats: the codes themselves, exactly, or their levels.
   /// Bits of a word are or-ed into the mantissa of field_base, which is then taken off.
   /// @param table  that of fill_table, from this lane on; of table4 only

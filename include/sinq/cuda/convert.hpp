@@ -32,8 +32,9 @@ namespace detail {
 
 /// Columns of the groups on the device: as in the format, or a part of them that is equal for all.
 [[nodiscard]] inline result<unsigned> device_group_size(const matrix_format& f) {
-  const std::size_t size = f.group_size >= f.cols ? unit_cols : std::gcd(f.group_size, std::size_t{unit_cols});
+  const std::size_t size = std::gcd(f.group_size, std::size_t{unit_cols});
   if (size >= least_group) return static_cast<unsigned>(size);
+  if (f.group_size >= f.cols) return unit_cols;
   return make_error(errc::unsupported, "cuda: groups of ", f.group_size, " columns, expected a multiple of 32");
 }
 

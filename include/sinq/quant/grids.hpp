@@ -1,5 +1,6 @@
 #pragma once
 
+#include "../core/levels.hpp"
 #include "../core/wide.hpp"
 
 #include <algorithm>
@@ -55,13 +56,6 @@ struct centred_grid {
     code = (code + middle) & 0xff;
   }
 };
-
-/// The largest float that still belongs to the lower of two neighbouring levels: their middle, rounded down.
-[[nodiscard]] inline float border_between(float lower, float upper) {
-  const double middle = (static_cast<double>(lower) + static_cast<double>(upper)) / 2;
-  const float rounded = static_cast<float>(middle);
-  return rounded > middle ? std::nextafter(rounded, lower) : rounded;
-}
 
 /// Any ascending levels, as many as a power of two; a position halfway between two belongs to the lower one.
 struct codebook_grid {

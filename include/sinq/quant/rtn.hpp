@@ -12,12 +12,6 @@
 
 namespace sinq {
 
-/// How the zero point of an asymmetric group is chosen.
-enum class zero_mode : std::uint8_t {
-  rounded,    ///< an integer, so that a weight of zero stays zero (the reference)
-  fractional, ///< exactly where the smallest weight falls on code 0
-};
-
 /// Options of round-to-nearest.
 struct rtn_options {
   std::size_t group_size = 64;

@@ -1,0 +1,179 @@
+#pragma once
+
+#include "fit.cuh"
+#include "statistics.cuh"
+
+namespace sinq::cuda::kernels {
+
+namespace detail {
+
+/// The Sinkhorn iteration of one tile by all threads of a block: sinkhorn_normalizer<float>::find_scales, with the same
+/// bits.
+struct tile_balance {
+  static constexpr unsigned most_cols = unit_cols;
+
+  const quantize_args& a;
+  unsigned tile;
+  double* col_value; ///< [most_cols] in shared memory, as all that follows
+  float* col_factor;
+  double* col_std;
+  float* col_scale; ///< the best so far
+  double* board;    ///< of of_block
+
+  [[nodiscard]] __device__ __forceinline__ tile_statistics statistics() const {
+    return {a, tile, col_factor, col_std};
+  }
+  [[nodiscard]] __device__ __forceinline__ unsigned cols() const { return a.tile_cols(tile); }
+  [[nodiscard]] __device__ __forceinline__ std::size_t row_at(unsigned i) const {
+    return std::size_t{tile} * a.format.rows + i;
+  }
+  template <class F>
+  __device__ __forceinline__ void each_row(F f) const {
+    for (unsigned i = threadIdx.x; i < a.format.rows; i += blockDim.x) f(row_at(i));
+  }
+  template <class F>
+  __device__ __forceinline__ void each_col(F f) const {
+    for (unsigned j = threadIdx.x; j < cols(); j += blockDim.x) f(j);
+  }
+
+  __device__ __forceinline__ void start() const {
+    each_row([&](std::size_t i) {
+      a.row_value[i] = 1;
+      a.row_factor[i] = 1;
+      a.row_scale[i] = 1;
+    });
+    each_col([&](unsigned j) {
+      col_value[j] = 1;
+      col_factor[j] = 1;
+      col_scale[j] = 1;
+    });
+    __syncthreads();
+  }
+
+  /// Calls f with every standard deviation that counts: those of a side of length 1 do not.
+  template <class F>
+  __device__ __forceinline__ void each_sigma(F f) const {
+    if (cols() > 1) each_row([&](std::size_t i) { f(a.row_std[i]); });
+    if (a.format.rows > 1) each_col([&](unsigned j) { f(col_std[j]); });
+  }
+
+  [[nodiscard]] __device__ __forceinline__ float imbalance() const {
+    if (a.format.rows == 1 && cols() == 1) return 1;
+    double low = DBL_MAX, high = 0;
+    each_sigma([&](double sigma) {
+      low = rounded::smaller(low, sigma);
+      high = rounded::larger(high, sigma);
+    });
+    low = of_block(low, board, take_smaller{});
+    high = of_block(high, board, take_larger{});
+    return rounded::div(static_cast<float>(high), rounded::larger(static_cast<float>(1e-12), static_cast<float>(low)));
+  }
+
+  [[nodiscard]] __device__ __forceinline__ float smallest_sigma() const {
+    float least = a.balance.sigma_max;
+    each_sigma([&](double sigma) {
+      least = rounded::smaller(
+          least, rounded::clamp(static_cast<float>(sigma), a.balance.sigma_min, a.balance.sigma_max));
+    });
+    return of_block(least, reinterpret_cast<float*>(board), take_smaller{});
+  }
+
+  /// The power of 2^8 that brings the mean binary exponent of the standard deviations into [-9, 7).
+  [[nodiscard]] __device__ __forceinline__ float window() const {
+    long long sum = 0, count = 0;
+    const auto add = [&](double sigma) {
+      if (!(sigma > 0)) return;
+      sum += ilogb(sigma);
+      ++count;
+    };
+    if (cols() > 1)
+      each_row([&](std::size_t i) { add(a.row_std[i]); });
+    else
+      each_col([&](unsigned j) { add(col_std[j]); });
+    sum = of_block(sum, reinterpret_cast<long long*>(board), take_sum{});
+    count = of_block(count, reinterpret_cast<long long*>(board), take_sum{});
+    if (count == 0) return 1;
+    long long mean = sum / count;
+    if (mean * count > sum) --mean;
+    const long long shifted = mean + 9;
+    const long long periods = shifted >= 0 ? shifted / 16 : -((-shifted + 15) / 16);
+    return ldexpf(1.0f, static_cast<int>(-8 * periods));
+  }
+
+  [[nodiscard]] __device__ __forceinline__ double stepped(double sigma, double value, double per_target) const {
+    const balance_rule& by = a.balance;
+    double x = rounded::clamp(sigma, static_cast<double>(by.sigma_min), static_cast<double>(by.sigma_max));
+    x = rounded::clamp(rounded::mul(x, per_target), by.ratio_min, by.ratio_max);
+    return rounded::clamp(rounded::mul(x, value), by.scale_min, by.scale_max);
+  }
+
+  __device__ __forceinline__ void step(float target, float window) const {
+    const double per_target = rounded::div(1.0, static_cast<double>(target));
+    if (a.format.rows > 1)
+      each_col([&](unsigned j) {
+        col_value[j] = stepped(col_std[j], col_value[j], per_target);
+        col_factor[j] = rounded::div(window, static_cast<float>(col_value[j]));
+      });
+    if (cols() > 1)
+      each_row([&](std::size_t i) {
+        a.row_value[i] = stepped(a.row_std[i], a.row_value[i], per_target);
+        a.row_factor[i] = rounded::div(window, static_cast<float>(a.row_value[i]));
+      });
+    __syncthreads();
+  }
+
+  __device__ __forceinline__ void keep() const {
+    each_row([&](std::size_t i) { a.row_scale[i] = static_cast<float>(a.row_value[i]); });
+    each_col([&](unsigned j) { col_scale[j] = static_cast<float>(col_value[j]); });
+  }
+
+  __device__ __forceinline__ void run() const {
+    statistics().measure();
+    float by = 1;
+    if (a.balance.any_magnitude) by = window();
+    if (by != 1) {
+      __syncthreads();
+      each_row([&](std::size_t i) { a.row_factor[i] = by; });
+      each_col([&](unsigned j) { col_factor[j] = by; });
+      __syncthreads();
+      statistics().measure();
+    }
+    const float target = rounded::add(smallest_sigma(), a.balance.target_margin);
+    float best = imbalance();
+    for (int k = 0; k < a.balance.iterations; ++k) {
+      if (k > 0) statistics().measure();
+      const float current = imbalance();
+      if (current <= best) {
+        best = current;
+        keep();
+      } else if (a.balance.stop_when_worse) {
+        break;
+      }
+      step(target, by);
+    }
+    __syncthreads();
+  }
+};
+
+} // namespace detail
+
+/// Finds row scales, t, scales and zero points of a tile, which is a group of columns of all rows, and the power of two
+/// that its scales need to fit f16: sinkhorn_quantizer and pack do the same on the CPU.
+/// Grid (groups), balance_threads. A template, so that programs of many units have it once.
+template <class = void>
+__global__ void __launch_bounds__(balance_threads, 1) balance_tiles(quantize_args a) {
+  constexpr unsigned most_cols = detail::tile_balance::most_cols;
+  SINQ_SHARED(double, col_value, most_cols);
+  SINQ_SHARED(double, col_std, most_cols);
+  SINQ_SHARED(float, col_factor, most_cols);
+  SINQ_SHARED(float, col_scale, most_cols);
+  SINQ_SHARED(double, board, balance_warps);
+  const detail::tile_balance tile{a, blockIdx.x, col_value, col_factor, col_std, col_scale, board};
+  tile.start();
+  detail::find_non_finite(a, blockIdx.x, board);
+  if (a.balance.balance) tile.run();
+  const int shift = detail::fit_tile(a, blockIdx.x, col_scale, board);
+  detail::write_col_scale(a, blockIdx.x, col_scale, shift);
+}
+
+} // namespace sinq::cuda::kernels
