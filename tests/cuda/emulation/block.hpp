@@ -133,9 +133,9 @@ struct block_state {
   std::vector<thread_state> threads;
   std::vector<warp_state> warps;
   std::uint32_t barriers = 0; ///< how often all threads went through __syncthreads
-  std::uint64_t first_interval_of_launch = 0;
-  std::uint64_t first_interval = 0; ///< from one barrier to the next, numbered through all blocks and launches
-  std::uint64_t interval = 0;
+  std::uint32_t first_interval_of_launch = 0;
+  std::uint32_t first_interval = 0; ///< from one barrier to the next, numbered through all blocks and launches
+  std::uint32_t interval = 0;
   int votes = 0; ///< of __syncthreads_or and its like, since the last barrier
   std::array<int, 2> vote_result{};
   std::vector<shared_array> arrays;
@@ -147,7 +147,7 @@ struct block_state {
 
 inline block_state* current_block = nullptr;
 inline thread_state* current_thread = nullptr;
-inline std::uint64_t last_interval = 0;
+inline std::uint32_t last_interval = 0;
 
 /// Stacks are kept from launch to launch.
 [[nodiscard]] inline fiber& fiber_of(unsigned thread) {

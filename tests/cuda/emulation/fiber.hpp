@@ -143,6 +143,12 @@ public:
     returned_inside();
   }
 
+  /// Whether an address lies on the stack of the fiber that runs.
+  [[nodiscard]] static bool on_running_stack(const void* address) {
+    const auto* byte = static_cast<const char*>(address);
+    return running_ != nullptr && byte >= running_->bottom_ && byte < running_->bottom_ + stack_bytes;
+  }
+
 private:
   static constexpr std::size_t stack_bytes = std::size_t{256} << 10;
 

@@ -34,6 +34,10 @@ struct bfloat16 {
   static constexpr int largest_exponent = 127;
 };
 
+[[nodiscard]] constexpr double power_of_two(int exponent) {
+  return std::bit_cast<double>(static_cast<std::uint64_t>(exponent + 1023) << 52);
+}
+
 /// a + b with its last bit set if the sum is not exact (round to odd): rounding that again gives what rounding the
 /// exact sum would give.
 [[nodiscard]] inline double add_to_odd(double a, double b) {
@@ -48,13 +52,18 @@ struct bfloat16 {
 template <class Format>
 [[nodiscard]] double to_double(sinq_emulation_float16<Format> value) {
   constexpr int fraction_bits = Format::fraction_bits;
+  constexpr int top_exponent = Format::largest_exponent - Format::least_exponent + 2;
+  constexpr int double_fraction_bits = 52;
+  constexpr int double_bias = 1023;
+  constexpr double least_step = power_of_two(Format::least_exponent - fraction_bits);
   const int fraction = value.bits & ((1 << fraction_bits) - 1);
   const int exponent = (value.bits & 0x7fff) >> fraction_bits;
-  const double sign = (value.bits & 0x8000) != 0 ? -1.0 : 1.0;
-  if (exponent == Format::largest_exponent - Format::least_exponent + 2)
-    return fraction != 0 ? std::numeric_limits<double>::quiet_NaN() : sign * std::numeric_limits<double>::infinity();
-  if (exponent == 0) return sign * std::ldexp(fraction, Format::least_exponent - fraction_bits);
-  return sign * std::ldexp(fraction + (1 << fraction_bits), exponent - 1 + Format::least_exponent - fraction_bits);
+  const bool negative = (value.bits & 0x8000) != 0;
+  if (exponent == 0) return negative ? -(fraction * least_step) : fraction * least_step;
+  const int wide = exponent == top_exponent ? 2 * double_bias + 1 : exponent - 1 + Format::least_exponent + double_bias;
+  return std::bit_cast<double>(std::uint64_t{negative} << 63 |
+                               static_cast<std::uint64_t>(wide) << double_fraction_bits |
+                               static_cast<std::uint64_t>(fraction) << (double_fraction_bits - fraction_bits));
 }
 
 template <class Format>

@@ -11,7 +11,7 @@ namespace emulation = sinq_emulation::detail;
 bool checking = false;
 
 void note(const void* address, std::size_t bytes, bool is_write) {
-  if (checking || emulation::current_thread == nullptr) return;
+  if (checking || emulation::current_thread == nullptr || sinq_emulation::fiber::on_running_stack(address)) return;
   checking = true;
   const emulation::problem found = emulation::check_access(address, bytes, is_write);
   checking = false;

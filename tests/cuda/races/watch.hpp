@@ -15,9 +15,9 @@ namespace detail {
 
 /// Who touched a byte, and when.
 struct access {
-  std::uint64_t interval = 0;
+  std::uint32_t interval = 0;
   std::uint32_t warp_synchronized = 0;
-  std::uint32_t thread = 0;
+  std::uint16_t thread = 0;
   bool to_shared = false; ///< memory that each block has anew
 };
 
@@ -82,6 +82,7 @@ struct problem {
 
 [[nodiscard]] inline bool is_allocated(const void* address) {
   const auto& allocated = device().allocated;
+  if (allocated.empty() || address < allocated.begin()->first) return false;
   auto next = allocated.upper_bound(const_cast<void*>(address));
   if (next == allocated.begin()) return false;
   --next;
@@ -109,7 +110,8 @@ struct problem {
 [[nodiscard]] inline problem check_access(const void* address, std::size_t bytes, bool is_write) {
   const bool shared = is_shared(address);
   if (!shared && !is_allocated(address)) return {};
-  const access now{current_block->interval, current_warp().synchronized, current_thread->linear, shared};
+  const access now{current_block->interval, current_warp().synchronized,
+                   static_cast<std::uint16_t>(current_thread->linear), shared};
   for (std::size_t k = 0; k < bytes; ++k) {
     byte_history& history = history_of(reinterpret_cast<std::uintptr_t>(address) + k);
     if (const problem found = check_byte(history, now, is_write); found.what != nullptr) return found;
