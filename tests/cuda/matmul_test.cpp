@@ -70,3 +70,134 @@ TEST_CASE("many tokens on tensor cores") {
   check_all<__half>(matmul_kernel::many_tokens, {{37, 576, 16}, {130, 257, 70}});
   check_all<__nv_bfloat16>(matmul_kernel::many_tokens, {{20, 700, 27}, {33, 130, 9}});
 }
+
+TEST_CASE("t of up to e^10 and large activations overflow nothing") {
+  for (const auto& [kernel, tokens] :
+       {std::pair{matmul_kernel::few_tokens, 3u}, {matmul_kernel::many_tokens, 20u}, {matmul_kernel::gemv, 2u}}) {
+    const sinq::packed_matrix p = random_weight({.rows = 33, .cols = 300}, 7, 10);
+    const auto image = must(sinq::cuda::to_device_layout(p));
+    const auto x = random_activations<__half>(tokens * 300, 1, 12000);
+    const auto y = multiply_on_device<float, __half>(image, x, {}, {tokens, kernel, false});
+    const auto expected = multiply_in_f64<__half>(p, image, x, tokens, {}, false);
+    CHECK(worst_error<float>(y, expected, f32_tolerance) <= 1);
+    // beside f64 that knows nothing of how t is split: x' is rounded by 2^-12 of itself
+    double worst = 0;
+    const std::vector<float> dense = sinq::dequantize(p);
+    for (std::size_t m = 0; m < tokens; ++m)
+      for (std::size_t i = 0; i < 33; ++i) {
+        double sum = 0, size = 0;
+        for (std::size_t j = 0; j < 300; ++j) {
+          const double term = double{dense[i * 300 + j]} * as_double(x[m * 300 + j]);
+          sum += term;
+          size += std::fabs(term);
+        }
+        worst = std::max(worst, std::fabs(double{y[m * 33 + i]} - sum) / size);
+      }
+    CHECK(worst <= 0x1p-11);
+  }
+}
+
+TEST_CASE("outputs are rounded once, bias and all") {
+  for (const auto kernel : {matmul_kernel::gemv, matmul_kernel::few_tokens})
+    for (const sinq::matrix_format& f : formats()) {
+      check<__half, __half>(f, {37, 300, 4}, kernel);
+      check<__nv_bfloat16, __nv_bfloat16>(f, {37, 300, 7}, kernel);
+      check<__half, __nv_bfloat16>(f, {37, 300, 7}, kernel);
+    }
+  check<__half, __half>({}, {70, 300, 33}, matmul_kernel::many_tokens);
+  check<__nv_bfloat16, __nv_bfloat16>({}, {70, 300, 80}, matmul_kernel::many_tokens);
+}
+
+TEST_CASE("parts of the columns that go to blocks of their own are added in order") {
+  sinq_emulation::device().multiprocessors = 132; // more than there are tiles
+  for (const sinq::matrix_format& f : formats()) {
+    check<__half>(f, {20, 5000, 3}, matmul_kernel::few_tokens);
+    check<__half>(f, {20, 5000, 2}, matmul_kernel::gemv);
+    check<__half>(f, {20, 1100, 17}, matmul_kernel::many_tokens);
+  }
+  sinq_emulation::device() = {};
+}
+
+TEST_CASE("tensor cores that cut sums off instead of rounding them are near enough") {
+  const sinq_emulation::scoped_summation cut{sinq_emulation::summation::truncating};
+  for (const sinq::matrix_format& f : formats()) {
+    check<__half>(f, {37, 1300, 8}, matmul_kernel::few_tokens);
+    check<__nv_bfloat16>(f, {37, 1300, 18}, matmul_kernel::many_tokens);
+  }
+}
+
+TEST_CASE("results are the same bits in whatever order threads and blocks run") {
+  for (const auto& [kernel, tokens] :
+       {std::pair{matmul_kernel::few_tokens, 5u}, {matmul_kernel::many_tokens, 70u}, {matmul_kernel::gemv, 5u}})
+    for (const sinq::matrix_format& f : formats()) {
+      std::vector<std::vector<float>> results;
+      for (const auto& schedule : sinq_emulation::schedules()) {
+        const sinq_emulation::scoped_schedule scope{schedule};
+        results.push_back(check<__half>(f, {100, 700, tokens}, kernel));
+      }
+      for (const std::vector<float>& y : results) CHECK(y == results[0]);
+    }
+}
+
+TEST_CASE("from some number of tokens on, the caller's own GEMM gets the weights in floats") {
+  namespace cuda = sinq::cuda;
+  const sinq::packed_matrix p = random_weight({.rows = 20, .cols = 100}, 1);
+  const auto w = must(cuda::device_matrix::upload(must(cuda::to_device_layout(p))));
+  const auto x = must(cuda::device_buffer<__half>::copy_of(random_activations<__half>(9 * 100, 1)));
+  auto y = must(cuda::device_buffer<float>::make(9 * 20));
+  auto work = must(cuda::workspace::make());
+  int calls = 0;
+  cuda::matmul_options<__half, float> options{.gemm_tokens = 9};
+  options.gemm = [&](const cuda::dense_product<__half, float>& product) -> sinq::result<void> {
+    ++calls;
+    const std::vector<float> expected = sinq::dequantize(p);
+    for (std::size_t i = 0; i < 20; ++i)
+      for (std::size_t j = 0; j < 100; ++j)
+        CHECK(as_double(product.w.data[i * product.w.stride + j]) == as_held<__half>(expected[i * 100 + j]));
+    CHECK(product.x.data == x.data());
+    CHECK(product.y.data == y.data());
+    return sinq::make_error(sinq::errc::device, "of the caller");
+  };
+  const auto multiply = [&](std::size_t tokens) {
+    return cuda::matmul(w, cuda::device_view<const __half>{x.data(), tokens, 100},
+                        cuda::device_view<float>{y.data(), tokens, 20}, work, options);
+  };
+  must(multiply(8));
+  CHECK(calls == 0);
+  const auto done = multiply(9);
+  CHECK(calls == 1);
+  REQUIRE(!done);
+  CHECK(done.error().message == "of the caller");
+}
+
+TEST_CASE("what cannot be multiplied is an error") {
+  namespace cuda = sinq::cuda;
+  const auto w = must(cuda::device_matrix::upload(must(cuda::to_device_layout(random_weight({.rows = 20, .cols = 100}, 1)))));
+  auto work = must(cuda::workspace::make());
+  const auto error_of = [&](std::size_t tokens, std::size_t cols, matmul_kernel kernel) {
+    const auto done = cuda::matmul(w, cuda::device_view<const __half>{nullptr, tokens, cols},
+                                   cuda::device_view<__half>{nullptr, tokens, 20}, work,
+                                   cuda::matmul_options<__half>{.kernel = kernel});
+    return done ? std::string{"none"} : done.error().message;
+  };
+  CHECK(error_of(1, 99, matmul_kernel::automatic) ==
+        "cuda::matmul: x is 1 x 99 and y 1 x 20, expected M x 100 and M x 20");
+  CHECK(error_of(0, 100, matmul_kernel::automatic) == "none");
+  CHECK(error_of(65536, 100, matmul_kernel::automatic) == "cuda::matmul: 65536 tokens, expected at most 65535");
+  CHECK(error_of(9, 100, matmul_kernel::few_tokens) == "cuda::matmul: 9 tokens, the kernel takes 8");
+  CHECK(error_of(1, 100, matmul_kernel::dense) == "cuda::matmul: matmul_kernel::dense without a gemm");
+  sinq_emulation::device().compute_capability = 75;
+  work = must(cuda::workspace::make());
+  CHECK(error_of(1, 100, matmul_kernel::few_tokens) == "cuda::matmul: sm_75, the kernel needs sm_80");
+  sinq_emulation::device() = {};
+}
+
+TEST_CASE("devices without tensor cores for it multiply all the same") {
+  sinq_emulation::device().compute_capability = 75;
+  for (const sinq::matrix_format& f : formats())
+    for (const std::size_t tokens : {1u, 6u, 19u}) {
+      check<__half>(f, {37, 300, tokens}, matmul_kernel::automatic);
+      if (f.grid == sinq::grid::uniform) check<__nv_bfloat16>(f, {37, 300, tokens}, matmul_kernel::automatic);
+    }
+  sinq_emulation::device() = {};
+}
