@@ -63,6 +63,18 @@ weight random_weight(const weight_options& o, std::uint64_t seed, bool with_dens
   return {must(sinq::cuda::to_device_layout(packed)), with_dense ? sinq::dequantize(packed) : std::vector<float>{}};
 }
 
+sinq::cuda::device_image quantized_on_cpu(std::span<const float> w, const quantized_options& o) {
+  sinq::quantize_options options{.method = o.balance ? (o.nf4 ? sinq::method::sinq_nf4 : sinq::method::sinq)
+                                                     : (o.nf4 ? sinq::method::nf4 : sinq::method::rtn),
+                                 .bits = o.bits,
+                                 .group_size = o.group_size,
+                                 .col_scale = sinq::dtype::f32,
+                                 .symmetric = o.symmetric};
+  options.refine = sinq::refine_mode::none;
+  const auto q = must(sinq::quantize(sinq::matrix_view<const float>{w.data(), o.rows, o.cols}, options));
+  return must(sinq::cuda::to_device_layout(must(sinq::pack(q))));
+}
+
 std::vector<float> random_floats(std::size_t count, std::uint64_t seed, double size) {
   std::mt19937_64 random{seed};
   std::normal_distribution<float> normal{0, static_cast<float>(size)};

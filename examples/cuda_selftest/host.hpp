@@ -29,6 +29,19 @@ struct weight {
 };
 [[nodiscard]] weight random_weight(const weight_options& options, std::uint64_t seed, bool with_dense);
 
+/// How a weight is quantized.
+struct quantized_options {
+  bool balance = true;
+  int bits = 4;
+  bool nf4 = false;
+  unsigned group_size = 64;
+  bool symmetric = false;
+  unsigned rows = 0;
+  unsigned cols = 0;
+};
+/// What the CPU makes of a weight [rows x cols].
+[[nodiscard]] sinq::cuda::device_image quantized_on_cpu(std::span<const float> w, const quantized_options& options);
+
 [[nodiscard]] std::vector<float> random_floats(std::size_t count, std::uint64_t seed, double size = 1);
 
 /// Rounds to f16 (not is_bf16) or bf16, and back.

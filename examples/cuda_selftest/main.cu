@@ -17,13 +17,17 @@ void run_checks(tally& t, int compute_capability) {
     check_dequantize<__half>(t, o);
     check_dequantize<__nv_bfloat16>(t, o);
   }
+  for (const weight_options& o : all_formats(333, 1300))
+    for (const bool balance : {true, false})
+      check_quantize(t, {balance, o.bits, o.nf4, o.group_size, false, o.rows, o.cols});
+  check_quantize(t, {true, 4, false, 64, true, 4096, 4096});
   check_kernel(t, matmul_kernel::gemv, 1, 8);
   check_matmul<__half>(t, {4, false, 64, 4096, 4096}, 1, matmul_kernel::gemv);
   check_callback(t, {4, false, 64, 136, 1304}, 70);
   if (compute_capability < 80) return;
   check_kernel(t, matmul_kernel::few_tokens, 1, 8);
-  check_kernel(t, matmul_kernel::few_tokens, 5, 3);
-  check_kernel(t, matmul_kernel::many_tokens, 16, 30);
+  check_kernel(t, matmul_kernel::few_tokens, 13, 3);
+  check_kernel(t, matmul_kernel::few_tokens, 32, 27);
   check_kernel(t, matmul_kernel::many_tokens, 70, 130);
   check_matmul<__half>(t, {4, false, 64, 4096, 4096, 10}, 8, matmul_kernel::few_tokens, 1000);
   check_matmul<__half>(t, {8, false, 64, 4096, 4096}, 2, matmul_kernel::few_tokens);

@@ -5,6 +5,7 @@
 #include "cublas.hpp"
 
 #include <algorithm>
+#include <chrono>
 #include <memory>
 
 namespace selftest {
@@ -124,16 +125,33 @@ private:
   workspace work_ = must(workspace::make());
 };
 
+/// Milliseconds of a quantization of 4096 x 4096 floats, its wait for the device included.
+inline void time_quantize() {
+  constexpr std::size_t size = 4096;
+  const auto w = must(device_buffer<float>::copy_of(random_floats(size * size, 1, 0.02)));
+  auto work = must(workspace::make());
+  std::vector<double> times;
+  for (int n = 0; n < 5; ++n) {
+    const auto begin = std::chrono::steady_clock::now();
+    const auto q = must(sinq::cuda::quantize(device_view<const float>{w.data(), size, size}, {}, work));
+    times.push_back(std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - begin).count());
+  }
+  std::sort(times.begin(), times.end());
+  std::printf("quantize 4096 x 4096, sinq, 4 bits, groups of 64: %.2f ms\n", times[2]);
+}
+
 inline std::vector<matmul_kernel> kernels_for(std::size_t tokens, int compute_capability) {
   if (compute_capability < 80) return {matmul_kernel::gemv};
   if (tokens == 1) return {matmul_kernel::few_tokens, matmul_kernel::gemv};
-  if (tokens <= 8) return {matmul_kernel::few_tokens};
+  if (tokens <= 16) return {matmul_kernel::few_tokens};
+  if (tokens <= 32) return {matmul_kernel::few_tokens, matmul_kernel::many_tokens};
   return {matmul_kernel::many_tokens};
 }
 
 inline void run_timing(tally&, int compute_capability) {
   const double copy_gbs = copy_bandwidth();
   std::printf("copy within the device: %.0f GB/s\n", copy_gbs);
+  time_quantize();
   const std::vector<std::size_t> all_tokens{1, 2, 4, 8, 16, 32, 64, 128, 256, 512};
   for (const auto& [rows, cols] : {std::pair{4096u, 4096u}, {14336u, 4096u}, {4096u, 14336u}}) {
     std::vector<double> cublas_us;

@@ -36,6 +36,7 @@ template <class Float>
 __global__ void __launch_bounds__(128) prepare_activations(activation_args a) {
   SINQ_SHARED(float, sums, 4 * token_tile);
   ptx::let_next_kernel_begin();
+  ptx::wait_for_previous_kernels();
   const unsigned lane = threadIdx.x % 32, q = threadIdx.x / 32, n = lane / 4, p = lane % 4;
   const unsigned column = blockIdx.x * unit_cols + 32 * q + 8 * p;
   const uint4 x = load_eight(a, blockIdx.y * token_tile + n, column);

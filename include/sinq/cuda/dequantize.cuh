@@ -1,6 +1,5 @@
 #pragma once
 
-#include "codes.cuh"
 #include "outputs.cuh"
 
 namespace sinq::cuda::kernels {
@@ -19,15 +18,17 @@ struct dequantize_args {
 
 namespace detail {
 
-/// Both codes of pair n of row r and block b, as floats: the codes themselves, or their levels.
+/// Both codes of pair n of row r, as floats: the codes themselves, or their levels.
 template <code_form Form>
-__device__ __forceinline__ float2 exact_pair(const lane_codes<Form>& codes, const float* levels, unsigned b, unsigned r,
+__device__ __forceinline__ float2 exact_pair(const lane_codes<Form>& codes, const float* levels, unsigned r,
                                              unsigned n) {
   if constexpr (Form == code_form::table4) {
-    const std::uint32_t both = codes.word[b * 4 + r * 2 + n / 4] >> (8 * (n % 4));
+    const std::uint32_t both = codes.word[r * 2 + n / 4] >> (8 * (n % 4));
     return make_float2(levels[both & 15u], levels[both >> 4 & 15u]);
   } else {
-    return ptx::to_floats(f16{}, codes.pair(f16{}, nullptr, b, r, n));
+    const float2 pair = ptx::to_floats(f16{}, codes.pair(f16{}, nullptr, r, n));
+    constexpr float by = 1 / pair_scale<Form, f16>;
+    return make_float2(pair.x * by, pair.y * by);
   }
 }
 
@@ -75,22 +76,22 @@ __global__ void __launch_bounds__(128) dequantize(dequantize_args a) {
   const unsigned char* const record =
       a.weights + (std::size_t{blockIdx.y} * a.format.units() + unit) * a.format.record_bytes();
   lane_codes<Form> codes;
-  codes.load(record, lane);
   SINQ_UNROLL
   for (unsigned q = 0; q < 4; ++q) {
+    if (q % 2 == 0) codes.load(record, lane, q / 2);
     const unsigned group = q * a.format.unit_groups() / 4, column = unit * unit_cols + 32 * q + 8 * (lane % 4);
     const float by = a.unit[unit * a.format.unit_groups() + group];
     const float4 t0 = reinterpret_cast<const float4*>(a.t + column)[0];
     const float4 t1 = reinterpret_cast<const float4*>(a.t + column)[1];
     const float t[8] = {t0.x, t0.y, t0.z, t0.w, t1.x, t1.y, t1.z, t1.w};
-    row_pair_aux aux;
-    aux.load(a.format, record, lane / 4, group);
+    const row_pair_aux<code_form::table4, f16> aux{
+        record + a.format.code_bytes() + (lane / 4 * a.format.unit_groups() + group) * 8, 1.0f};
     SINQ_UNROLL
     for (unsigned r = 0; r < 2; ++r) {
       float w[8];
       SINQ_UNROLL
       for (unsigned i = 0; i < 4; ++i) {
-        const float2 level = detail::exact_pair<Form>(codes, a.levels, q / 2, r, 4 * (q % 2) + i);
+        const float2 level = detail::exact_pair<Form>(codes, a.levels, r, 4 * (q % 2) + i);
         w[2 * i] = __fmul_rn(__fmul_rn(aux.scale[r], __fsub_rn(level.x, aux.zero[r])), t[2 * i] * by);
         w[2 * i + 1] = __fmul_rn(__fmul_rn(aux.scale[r], __fsub_rn(level.y, aux.zero[r])), t[2 * i + 1] * by);
       }

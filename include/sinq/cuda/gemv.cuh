@@ -1,14 +1,13 @@
 #pragma once
 
-#include "codes.cuh"
 #include "outputs.cuh"
 
 namespace sinq::cuda::kernels {
 
 /// Shared memory of gemv.
-template <code_form Form, unsigned Tokens>
-[[nodiscard]] __host__ __device__ constexpr unsigned gemv_shared_bytes(unsigned warps) {
-  return (Form == code_form::table4 ? table_bytes : 0) + warps * tile_rows * Tokens * 4;
+[[nodiscard]] __host__ __device__ constexpr std::size_t gemv_shared_bytes(const device_format& f, unsigned tokens,
+                                                                          unsigned warps) {
+  return (f.form == code_form::table4 ? table_bytes : 0) + warps * tile_rows * tokens * 4;
 }
 
 namespace detail {
@@ -25,16 +24,16 @@ struct gemv_lane {
     const unsigned char* const x =
         a.activations + (std::size_t{unit} * a.token_tiles() + token_tile_index) * activation_bytes(a.format);
     lane_codes<Form> codes;
-    codes.load(record, lane);
     float d[2][Tokens] = {};
     SINQ_UNROLL
     for (unsigned q = 0; q < 4; ++q) {
+      if (q % 2 == 0) codes.load(record, lane, q / 2);
       float2 w[2][4];
       SINQ_UNROLL
       for (unsigned r = 0; r < 2; ++r)
         SINQ_UNROLL
         for (unsigned i = 0; i < 4; ++i)
-          w[r][i] = ptx::to_floats(f16{}, codes.pair(f16{}, table, q / 2, r, 4 * (q % 2) + i));
+          w[r][i] = ptx::to_floats(f16{}, codes.pair(f16{}, table, r, 4 * (q % 2) + i));
       SINQ_UNROLL
       for (unsigned n = 0; n < Tokens; ++n) {
         const uint4 eight = __ldg(reinterpret_cast<const uint4*>(x) + q * 32 + 4 * (first_token + n) + lane % 4);
@@ -51,19 +50,19 @@ struct gemv_lane {
     }
   }
 
-  /// acc += s unit (d - z sum), and d = 0; the sum of a group is taken off by one of the four lanes of a row.
+  /// d goes to acc; the sum of a group is taken off by one of the four lanes of a row.
   __device__ __forceinline__ void add_group(const unsigned char* record, const unsigned char* x, unsigned first_token,
                                             unsigned group, float (&d)[2][Tokens]) {
     const float unit = reinterpret_cast<const float*>(x + activation_unit_place(a.format))[group];
     const float* const sums = reinterpret_cast<const float*>(x + activation_sum_place) + group * token_tile;
-    row_pair_aux aux;
-    aux.load(a.format, record, lane / 4, group);
+    const row_pair_aux<Form, f16> aux{
+        record + a.format.code_bytes() + (lane / 4 * a.format.unit_groups() + group) * 8, unit};
     SINQ_UNROLL
     for (unsigned n = 0; n < Tokens; ++n) {
       const float sum = lane % 4 == 0 ? sums[first_token + n] : 0.0f;
       SINQ_UNROLL
       for (unsigned r = 0; r < 2; ++r) {
-        acc[r][n] += aux.scale[r] * unit * (d[r][n] - aux.zero[r] * sum);
+        acc[r][n] = aux.add(acc[r][n], r, d[r][n], sum);
         d[r][n] = 0;
       }
     }
@@ -77,7 +76,7 @@ struct gemv_lane {
 /// A block has one tile of 16 rows and Tokens tokens; its warps take turns at the units of its part.
 /// Grid (tiles, ceil(tokens / Tokens), splits), a multiple of 32 threads, gemv_shared_bytes.
 template <code_form Form, class Float, unsigned Tokens>
-__global__ void __launch_bounds__(256) gemv(matmul_args a) {
+__global__ void __launch_bounds__(256, 1) gemv(matmul_args a) {
   static_assert(token_tile % Tokens == 0);
   SINQ_DYNAMIC_SHARED(unsigned char, shared);
   const unsigned lane = threadIdx.x % 32, warp = threadIdx.x / 32, warps = blockDim.x / 32;

@@ -43,8 +43,8 @@ inline constexpr unsigned least_group = 32; ///< columns of the smallest group
 ///   Pair n = 4 h + i, halves e, of row r (0: g, 1: g + 8) and block b lies in
 ///     u4      word [b][lane][r][h]        bits 4 i (e = 0) and 4 i + 16 (e = 1)
 ///     table4  word [b][lane][r][h]        byte i, lower half (e = 0) and upper half (e = 1)
-///     u2      word [lane][b][r]           bits 2 n and 2 n + 16
-///     u3      word [lane][b][r]           its lower two bits as u2; then [lane][b], bits n + 8 r and n + 8 r + 16
+///     u2      word [b][lane][r]           bits 2 n and 2 n + 16
+///     u3      word [b][lane][r]           its lower two bits as u2; then [b][lane], bits n + 8 r and n + 8 r + 16
 ///     u8      word [b][r][lane][n / 2]    bytes n % 2 and n % 2 + 2
 ///
 ///        columns of a block of 64      0 .. 7   8 .. 15  16 .. 23  24 .. 31 | 32 .. 39  40 .. 47  48 .. 55  56 .. 63
@@ -83,10 +83,10 @@ struct code_place {
   const unsigned r = i / 8, lane = i % 8 * 4 + p, n = 4 * h + pair;
   const auto at = [](unsigned word, unsigned bit) { return code_place{4 * word + bit / 8, bit % 8, 0, 0}; };
   switch (form) {
-  case code_form::u2: return at(lane * 4 + b * 2 + r, 2 * n + 16 * e);
+  case code_form::u2: return at((b * 32 + lane) * 2 + r, 2 * n + 16 * e);
   case code_form::u3: {
-    code_place place = at(lane * 4 + b * 2 + r, 2 * n + 16 * e);
-    const code_place high = at(128 + lane * 2 + b, n + 8 * r + 16 * e);
+    code_place place = at((b * 32 + lane) * 2 + r, 2 * n + 16 * e);
+    const code_place high = at(128 + b * 32 + lane, n + 8 * r + 16 * e);
     place.high_byte = high.byte;
     place.high_shift = high.shift;
     return place;
@@ -116,6 +116,15 @@ inline constexpr unsigned activation_sum_place = 2048;
 [[nodiscard]] SINQ_HOST_DEVICE constexpr unsigned activation_unit_place(const device_format& f) {
   return activation_sum_place + f.unit_groups() * token_tile * 4;
 }
+
+/// Sizes and places in records of weights and activations, where the form and the groups of a unit are known.
+template <code_form Form, unsigned Groups>
+struct unit_shape {
+  static constexpr unsigned code_bytes = 256 * bits_of(Form);
+  static constexpr unsigned record_bytes = code_bytes + 64 * Groups;
+  static constexpr unsigned unit_place = activation_sum_place + Groups * token_tile * 4;
+  static constexpr unsigned activation_bytes = unit_place + 16;
+};
 
 /// A weight in the layout of the device while it is in the memory of the host: what is uploaded.
 /// V[i][j] = s[i][g] (level - z[i][g]) t[j] unit[g]; |t| < 1 for every column, so that x t overflows nothing, and unit is

@@ -57,7 +57,7 @@ public:
     if (result<void> ok = prepare(*plan); !ok) return ok;
     if (result<void> ok = multiply(*plan); !ok) return ok;
     if (plan->splits == 1) return {};
-    return launch(kernels::add_splits<>, {dim3{ceil_div(f_.rows, 256), tokens_}, 256}, args_, on_);
+    return launch(kernels::add_splits<>, {dim3{ceil_div(f_.rows, 256), tokens_}, 256, 0, overlaps()}, args_, on_);
   }
 
 private:
@@ -76,14 +76,15 @@ private:
     matmul_kernel kernel = o_.kernel;
     const bool tensor_cores = device.compute_capability >= 80;
     if (kernel == matmul_kernel::automatic)
-      kernel = !tensor_cores  ? matmul_kernel::gemv
-               : tokens_ <= 8 ? matmul_kernel::few_tokens
-                              : matmul_kernel::many_tokens;
+      kernel = !tensor_cores   ? matmul_kernel::gemv
+               : tokens_ <= 32 ? matmul_kernel::few_tokens
+                               : matmul_kernel::many_tokens;
     if (kernel == matmul_kernel::gemv) return plan_gemv(f_, tokens_, device);
     if (!tensor_cores)
       return make_error(errc::unsupported, "cuda::matmul: sm_", device.compute_capability, ", the kernel needs sm_80");
-    if (kernel == matmul_kernel::few_tokens && tokens_ > token_tile)
-      return make_error(errc::invalid_argument, "cuda::matmul: ", tokens_, " tokens, the kernel takes ", token_tile);
+    constexpr unsigned few = 4 * token_tile;
+    if (kernel == matmul_kernel::few_tokens && tokens_ > few)
+      return make_error(errc::invalid_argument, "cuda::matmul: ", tokens_, " tokens, the kernel takes ", few);
     return kernel == matmul_kernel::few_tokens ? plan_few_tokens(f_, tokens_, device)
                                                : plan_many_tokens(f_, tokens_, device);
   }
@@ -114,7 +115,7 @@ private:
                                         w_.t().data(),
                                         w_.unit().data(),
                                         reinterpret_cast<unsigned char*>(work_.data())};
-    return launch(kernels::prepare_activations<float_type>, {dim3{f_.units(), tiles}, 128}, from, on_);
+    return launch(kernels::prepare_activations<float_type>, {dim3{f_.units(), tiles}, 128, 0, overlaps()}, from, on_);
   }
 
   [[nodiscard]] result<void> multiply(const matmul_plan& plan) const {
@@ -141,19 +142,20 @@ private:
   template <code_form Form>
   [[nodiscard]] result<void> few_tokens(const matmul_plan& plan) const {
     const launch_shape shape{{plan.blocks, plan.splits}, 32 * plan.warps, plan.shared_bytes, overlaps()};
-    if (plan.tiles == 1) return launch(kernels::few_tokens<Form, float_type, 1>, shape, args_, on_);
-    return launch(kernels::few_tokens<Form, float_type, 2>, shape, args_, on_);
+    switch (plan.token_tiles) {
+    case 2: return launch(kernels::few_tokens<Form, float_type, 2, 2>, shape, args_, on_);
+    case 4: return launch(kernels::few_tokens<Form, float_type, 2, 4>, shape, args_, on_);
+    default: break;
+    }
+    if (plan.tiles == 1) return launch(kernels::few_tokens<Form, float_type, 1, 1>, shape, args_, on_);
+    return launch(kernels::few_tokens<Form, float_type, 2, 1>, shape, args_, on_);
   }
 
   template <code_form Form>
   [[nodiscard]] result<void> many_tokens(const matmul_plan& plan) const {
     const launch_shape shape{{plan.blocks, ceil_div(tokens_, plan.token_tiles * token_tile), plan.splits},
                              32 * plan.warps, plan.shared_bytes, overlaps()};
-    switch (plan.token_tiles) {
-    case 2: return launch(kernels::many_tokens<Form, float_type, 1, 2>, shape, args_, on_);
-    case 4: return launch(kernels::many_tokens<Form, float_type, 1, 4>, shape, args_, on_);
-    default: return launch(kernels::many_tokens<Form, float_type, 2, 8>, shape, args_, on_);
-    }
+    return launch(kernels::many_tokens<Form, float_type, 2, 8, 1>, shape, args_, on_);
   }
 
   [[nodiscard]] result<void> multiply_dense() {

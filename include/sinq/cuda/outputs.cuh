@@ -1,7 +1,6 @@
 #pragma once
 
-#include "layout.hpp"
-#include "ptx.cuh"
+#include "codes.cuh"
 
 namespace sinq::cuda::kernels {
 
@@ -54,6 +53,7 @@ __device__ __forceinline__ void write_sum(const matmul_args& a, unsigned split, 
 /// A template, so that programs of many units have it once.
 template <class = void>
 __global__ void __launch_bounds__(256) add_splits(matmul_args a) {
+  ptx::wait_for_previous_kernels();
   const unsigned row = blockIdx.x * 256 + threadIdx.x;
   if (row >= a.format.rows) return;
   float sum = 0;
@@ -62,20 +62,26 @@ __global__ void __launch_bounds__(256) add_splits(matmul_args a) {
   write_output(a, row, blockIdx.y, sum);
 }
 
-/// Scale and zero point of rows g and g + 8.
+/// Scale and zero point of rows g and g + 8, for sums of pairs: s unit (sum level x' - z sum x') is
+/// scale * (sum pair x' - zero * sum x').
+template <code_form Form, class Float>
 struct row_pair_aux {
   float scale[2];
   float zero[2];
 
-  /// @param record  of weights
-  __device__ __forceinline__ void load(const device_format& f, const unsigned char* record, unsigned g,
-                                       unsigned group) {
-    const uint2 both = *reinterpret_cast<const uint2*>(record + f.code_bytes() + (g * f.unit_groups() + group) * 8);
-    const float2 first = ptx::to_floats(f16{}, both.x), second = ptx::to_floats(f16{}, both.y);
-    scale[0] = first.x;
-    zero[0] = first.y;
-    scale[1] = second.x;
-    zero[1] = second.y;
+  /// @param from  scale and zero point of both rows in a record of weights
+  __device__ __forceinline__ row_pair_aux(const unsigned char* from, float unit) {
+    const uint2 both = *reinterpret_cast<const uint2*>(from);
+    constexpr float by = pair_scale<Form, Float>, offset = pair_offset<Form, Float>;
+    SINQ_UNROLL
+    for (unsigned r = 0; r < 2; ++r) {
+      const float2 stored = ptx::to_floats(f16{}, r == 0 ? both.x : both.y);
+      scale[r] = stored.x * (unit / by);
+      zero[r] = (stored.y + offset) * by;
+    }
+  }
+  [[nodiscard]] __device__ __forceinline__ float add(float acc, unsigned r, float product, float sum) const {
+    return fmaf(scale[r], fmaf(-zero[r], sum, product), acc);
   }
 };
 

@@ -1,6 +1,9 @@
 #pragma once
 
+#include "few_tokens.cuh"
+#include "gemv.cuh"
 #include "layout.hpp"
+#include "many_tokens.cuh"
 #include "runtime.hpp"
 
 #include <algorithm>
@@ -11,8 +14,8 @@ namespace sinq::cuda {
 enum class matmul_kernel : std::uint8_t {
   automatic,   ///< the fastest that the device has
   gemv,        ///< multiply-adds: any device
-  few_tokens,  ///< tensor cores, 8 tokens at a time: sm_80 and later
-  many_tokens, ///< tensor cores, blocks of tokens: sm_80 and later
+  few_tokens,  ///< tensor cores, up to 32 tokens: sm_80 and later
+  many_tokens, ///< tensor cores, blocks of 64 tokens: sm_80 and later
   dense,       ///< dequantize, then the caller's own GEMM
 };
 
@@ -35,11 +38,6 @@ struct matmul_plan {
   return (count + by - 1) / by;
 }
 
-/// Bytes of the table in shared memory: see fill_table.
-[[nodiscard]] constexpr std::size_t table_shared_bytes(code_form form) {
-  return form == code_form::table4 ? 256 * 32 * 4 : 0;
-}
-
 /// Parts of the units that give every multiprocessor work, of at least `least` units each.
 [[nodiscard]] inline unsigned splits_for(unsigned blocks, unsigned wanted, unsigned units, unsigned least) {
   constexpr unsigned most = 8;
@@ -53,45 +51,44 @@ struct matmul_plan {
   plan.blocks = f.tiles();
   plan.splits = splits_for(plan.blocks * ceil_div(tokens, plan.gemv_tokens),
                            static_cast<unsigned>(device.multiprocessors), f.units(), 2 * plan.warps);
-  plan.shared_bytes = table_shared_bytes(f.form) + std::size_t{plan.warps} * tile_rows * plan.gemv_tokens * 4;
+  plan.shared_bytes = kernels::gemv_shared_bytes(f, plan.gemv_tokens, plan.warps);
   return plan;
 }
 
-/// Two tiles a block where activations weigh as much as weights and there are blocks enough, otherwise one.
+/// Warps along the columns; two tiles a block where activations weigh as much as weights and there are blocks enough.
 [[nodiscard]] inline matmul_plan plan_few_tokens(const device_format& f, unsigned tokens, const device_info& device) {
-  constexpr unsigned stages = 4;
   const auto processors = static_cast<unsigned>(device.multiprocessors);
-  matmul_plan plan{.kernel = matmul_kernel::few_tokens, .warps = std::min(8u, f.units()), .stages = stages};
-  plan.tiles = tokens > 2 && f.tiles() * 5 >= processors * 8 ? 2 : 1;
-  const auto bytes = [&] {
-    const std::size_t stage = std::size_t{plan.tiles} * f.record_bytes() + activation_bytes(f);
-    return table_shared_bytes(f.form) + plan.warps * stages * stage;
+  matmul_plan plan{.kernel = matmul_kernel::few_tokens, .warps = std::min(8u, f.units())};
+  plan.token_tiles = tokens <= 8 ? 1 : tokens <= 16 ? 2 : 4;
+  plan.tiles = plan.token_tiles > 1 || (tokens > 2 && f.tiles() * 5 >= processors * 8) ? 2 : 1;
+  const auto bytes = [&](unsigned stages) {
+    return kernels::few_tokens_shared_bytes(f, plan.tiles, plan.token_tiles, plan.warps, stages);
   };
-  while (plan.warps > 1 && bytes() > device.shared_bytes) plan.warps /= 2;
-  plan.shared_bytes = bytes();
+  while (plan.warps > 1 && bytes(2) > device.shared_bytes) plan.warps /= 2;
+  plan.stages = 4;
+  while (plan.stages > 2 && bytes(plan.stages) > device.shared_bytes) --plan.stages;
+  plan.shared_bytes = bytes(plan.stages);
   plan.blocks = ceil_div(f.tiles(), plan.tiles);
   plan.splits = splits_for(plan.blocks, processors / 2, f.units(), 2 * plan.warps);
   return plan;
 }
 
-/// The smallest block of tokens that holds all, with more rows for the largest.
+/// 16 tiles a block of eight warps, or 8 of four where that gives too few blocks.
 [[nodiscard]] inline matmul_plan plan_many_tokens(const device_format& f, unsigned tokens, const device_info& device) {
   const auto processors = static_cast<unsigned>(device.multiprocessors);
-  matmul_plan plan{.kernel = matmul_kernel::many_tokens, .warps = 4};
-  plan.token_tiles = tokens <= 16 ? 2 : tokens <= 32 ? 4 : 8;
-  plan.tiles = plan.token_tiles == 8 ? 2 : 1;
+  matmul_plan plan{.kernel = matmul_kernel::many_tokens, .tiles = 2, .token_tiles = 8, .warps = 8};
   const unsigned columns = ceil_div(tokens, plan.token_tiles * token_tile);
-  if (plan.tiles == 2 && ceil_div(f.tiles(), 16) * columns >= processors * 3 / 4) plan.warps = 8;
-  const auto stage = [&] {
-    return std::size_t{plan.token_tiles} * activation_bytes(f) + std::size_t{plan.warps} * plan.tiles * f.record_bytes();
+  if (ceil_div(f.tiles(), plan.tiles * plan.warps) * columns < processors * 3 / 4) plan.warps = 4;
+  const auto bytes = [&](unsigned stages) {
+    return kernels::many_tokens_shared_bytes(f, {plan.tiles, plan.token_tiles, 1}, plan.warps, stages);
   };
-  const std::size_t room = device.shared_bytes - table_shared_bytes(f.form);
-  while (plan.warps > 1 && 2 * stage() > room) plan.warps /= 2;
-  const std::size_t wanted = plan.warps == 4 ? room / 2 : room; // two blocks of four warps share a multiprocessor
-  plan.stages = static_cast<unsigned>(std::clamp<std::size_t>(wanted / stage(), 2, 4));
-  plan.shared_bytes = table_shared_bytes(f.form) + plan.stages * stage();
+  while (plan.warps > 1 && bytes(2) > device.shared_bytes) plan.warps /= 2;
+  const std::size_t room = plan.warps < 8 ? device.shared_bytes / 2 : device.shared_bytes; // two small blocks side by side
+  plan.stages = 4;
+  while (plan.stages > 2 && bytes(plan.stages) > room) --plan.stages;
+  plan.shared_bytes = bytes(plan.stages);
   plan.blocks = ceil_div(f.tiles(), plan.warps * plan.tiles);
-  plan.splits = splits_for(plan.blocks * columns, plan.warps == 4 ? 2 * processors : processors, f.units(), 4);
+  plan.splits = splits_for(plan.blocks * columns, plan.warps < 8 ? 2 * processors : processors, f.units(), 4);
   return plan;
 }
 

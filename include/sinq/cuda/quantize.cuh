@@ -101,17 +101,20 @@ __global__ void __launch_bounds__(128) write_codes(quantize_args a) {
             ptx::from_floats(f16{}, coded.scale, coded.zero);
     }
   __syncwarp();
-  lane_codes<Form> words{};
   SINQ_UNROLL
-  for (unsigned part = 0; part < 8; ++part) {
-    const unsigned b = part / 4, h = part / 2 % 2, r = part % 2;
-    const uint2 eight = *reinterpret_cast<const uint2*>(codes + (lane / 4 + 8 * r) * row_bytes + 64 * b + 32 * h +
-                                                        lane % 4 * 8);
+  for (unsigned b = 0; b < 2; ++b) {
+    lane_codes<Form> words{};
     SINQ_UNROLL
-    for (unsigned k = 0; k < 8; ++k)
-      words.put(b, r, 4 * h + k / 2, k % 2, (k < 4 ? eight.x : eight.y) >> (8 * (k % 4)) & 0xffu);
+    for (unsigned part = 0; part < 4; ++part) {
+      const unsigned h = part / 2, r = part % 2;
+      const uint2 eight = *reinterpret_cast<const uint2*>(codes + (lane / 4 + 8 * r) * row_bytes + 64 * b + 32 * h +
+                                                          lane % 4 * 8);
+      SINQ_UNROLL
+      for (unsigned k = 0; k < 8; ++k)
+        words.put(r, 4 * h + k / 2, k % 2, (k < 4 ? eight.x : eight.y) >> (8 * (k % 4)) & 0xffu);
+    }
+    words.store(record, lane, b);
   }
-  words.store(record, lane);
 }
 
 } // namespace sinq::cuda::kernels
