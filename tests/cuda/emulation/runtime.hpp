@@ -48,6 +48,7 @@ struct device_state {
   int count = 1;
   int compute_capability = 80; ///< 10 major + minor
   int multiprocessors = 4;
+  int shared_bytes = 227 << 10;           ///< that a block may ask for
   std::optional<int> calls_until_failure; ///< 0: the next call fails, and those after it do not
   int calls = 0;
   cudaError_t last_error = cudaSuccess;
@@ -127,7 +128,7 @@ inline cudaError_t cudaDeviceGetAttribute(int* value, cudaDeviceAttr attribute, 
   case cudaDevAttrComputeCapabilityMajor: *value = state.compute_capability / 10; break;
   case cudaDevAttrComputeCapabilityMinor: *value = state.compute_capability % 10; break;
   case cudaDevAttrMaxSharedMemoryPerMultiprocessor: *value = 228 << 10; break;
-  case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = 227 << 10; break;
+  case cudaDevAttrMaxSharedMemoryPerBlockOptin: *value = state.shared_bytes; break;
   }
   return sinq_emulation::detail::counted();
 }
