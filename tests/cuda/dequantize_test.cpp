@@ -47,7 +47,8 @@ TEST_CASE("the device dequantizes to the bits of the CPU, rounded once more for 
 }
 
 TEST_CASE("a result of another shape is an error") {
-  const auto w = must(cuda::device_matrix::upload(must(cuda::to_device_layout(random_weight({.rows = 4, .cols = 64}, 1)))));
+  const auto w =
+      must(cuda::device_matrix::upload(must(cuda::to_device_layout(random_weight({.rows = 4, .cols = 64}, 1)))));
   const auto done = cuda::dequantize(w, cuda::device_view<float>{nullptr, 4, 63});
   REQUIRE(!done);
   CHECK(done.error().message == "cuda::dequantize: into 4 x 63, expected 4 x 64");

@@ -19,6 +19,22 @@ namespace sinq_test {
 
 using sinq::cuda::code_form;
 
+/// Makes the emulated device another one until the end of a scope.
+class scoped_device {
+public:
+  scoped_device(int compute_capability, int multiprocessors) {
+    sinq_emulation::device().compute_capability = compute_capability;
+    sinq_emulation::device().multiprocessors = multiprocessors;
+  }
+  scoped_device(const scoped_device&) = delete;
+  scoped_device& operator=(const scoped_device&) = delete;
+  ~scoped_device() {
+    const sinq_emulation::device_state usual;
+    sinq_emulation::device().compute_capability = usual.compute_capability;
+    sinq_emulation::device().multiprocessors = usual.multiprocessors;
+  }
+};
+
 /// What is in a result; the test case ends where there is nothing.
 template <class T>
 [[nodiscard]] T must(sinq::result<T> outcome) {
@@ -81,8 +97,8 @@ struct expected_products {
 /// @param f16_levels  whether levels are rounded to f16, not to T
 template <class T>
 [[nodiscard]] expected_products multiply_in_f64(const sinq::packed_matrix& p, const sinq::cuda::device_image& image,
-                                                std::span<const T> x, std::size_t tokens,
-                                                std::span<const float> bias, bool f16_levels) {
+                                                std::span<const T> x, std::size_t tokens, std::span<const float> bias,
+                                                bool f16_levels) {
   const sinq::matrix_format& f = p.format;
   const sinq::quantized_matrix q = sinq::unpack(p);
   std::vector<double> levels, prepared(tokens * f.cols);
