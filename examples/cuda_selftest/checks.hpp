@@ -109,8 +109,7 @@ void check_matmul(tally& t, const weight_options& o, std::size_t tokens, matmul_
   const auto on_device = must(device_matrix::upload(w.image));
   const auto y = multiply<T>(on_device, x, tokens, bias, kernel, 2);
   const unsigned step = std::size_t{o.rows} * o.cols * tokens > 20'000'000 ? 61 : 1;
-  const double error =
-      worst_error(w.image, x, is_bf16<T>, tokens, bias, y[0], step, kernel == matmul_kernel::gemv);
+  const double error = worst_error(w.image, x, is_bf16<T>, tokens, bias, y[0], step, kernel == matmul_kernel::gemv);
   const std::string what = std::string{name_of(kernel)} + (is_bf16<T> ? " bf16 " : " f16 ") + name_of(o) + ", " +
                            std::to_string(tokens) + " tokens";
   t.at_most(what, error, is_bf16<T> ? 1e-5 : 2e-6);
@@ -156,16 +155,15 @@ inline void check_quantize(tally& t, const quantized_options& o) {
   for (std::size_t n = 0; n < image.t.size(); ++n) different += image.t[n] != expected.t[n];
   for (std::size_t n = 0; n < image.unit.size(); ++n) different += image.unit[n] != expected.unit[n];
   const weight_options as{o.bits, o.nf4, o.group_size, o.rows, o.cols};
-  t.at_most(std::string{"quantize "} + (o.balance ? "sinq " : "rtn ") + (o.symmetric ? "symmetric " : "") + name_of(as) +
-                ": bytes that differ",
+  t.at_most(std::string{"quantize "} + (o.balance ? "sinq " : "rtn ") + (o.symmetric ? "symmetric " : "") +
+                name_of(as) + ": bytes that differ",
             double(different), 0);
 }
 
 inline std::vector<weight_options> all_formats(unsigned rows, unsigned cols) {
   std::vector<weight_options> all;
   for (const unsigned group_size : {32u, 64u, 128u})
-    for (const int bits : {2, 3, 4, 8, 0})
-      all.push_back({bits == 0 ? 4 : bits, bits == 0, group_size, rows, cols});
+    for (const int bits : {2, 3, 4, 8, 0}) all.push_back({bits == 0 ? 4 : bits, bits == 0, group_size, rows, cols});
   return all;
 }
 

@@ -36,9 +36,9 @@ public:
     constexpr cudaDataType_t out = std::is_same_v<Out, float> ? CUDA_R_32F : CUDA_R_16F;
     return check_cublas(cublasGemmEx(handle_, CUBLAS_OP_T, CUBLAS_OP_N, static_cast<int>(p.w.rows),
                                      static_cast<int>(p.x.rows), static_cast<int>(p.w.cols), &one, p.w.data, CUDA_R_16F,
-                                     static_cast<int>(p.w.stride), p.x.data, CUDA_R_16F,
-                                     static_cast<int>(p.x.stride), &none, p.y.data, out,
-                                     static_cast<int>(p.y.stride), CUBLAS_COMPUTE_32F, CUBLAS_GEMM_DEFAULT),
+                                     static_cast<int>(p.w.stride), p.x.data, CUDA_R_16F, static_cast<int>(p.x.stride),
+                                     &none, p.y.data, out, static_cast<int>(p.y.stride), CUBLAS_COMPUTE_32F,
+                                     CUBLAS_GEMM_DEFAULT),
                         "cublasGemmEx");
   }
 
@@ -92,8 +92,9 @@ inline void check_callback(tally& t, const weight_options& o, std::size_t tokens
   sinq::cuda::matmul_options<__half, float> options;
   options.gemm_tokens = tokens;
   options.gemm = [&](const sinq::cuda::dense_product<__half, float>& p) { return handle.multiply(p); };
-  must(sinq::cuda::matmul(on_device, device_view<const __half>{reinterpret_cast<const __half*>(x_on_device.data()), tokens, o.cols},
-                          device_view<float>{y.data(), tokens, o.rows}, work, options));
+  must(sinq::cuda::matmul(
+      on_device, device_view<const __half>{reinterpret_cast<const __half*>(x_on_device.data()), tokens, o.cols},
+      device_view<float>{y.data(), tokens, o.rows}, work, options));
   const auto got = to_host(y);
   double worst = 0;
   for (std::size_t m = 0; m < tokens; ++m)

@@ -53,7 +53,7 @@ struct quantized_options {
 /// @param step         every step-th row is looked at
 /// @param f16_levels   whether levels are rounded to f16 whatever x is
 [[nodiscard]] double worst_error(const sinq::cuda::device_image& image, std::span<const std::uint16_t> x, bool is_bf16,
-                                 std::size_t tokens, std::span<const float> bias, std::span<const float> y, unsigned step,
-                                 bool f16_levels);
+                                 std::size_t tokens, std::span<const float> bias, std::span<const float> y,
+                                 unsigned step, bool f16_levels);
 
 } // namespace selftest

@@ -51,8 +51,7 @@ int main(int argc, char** argv) {
     return 2;
   }
   cudaDeviceProp properties{};
-  selftest::must(
-      sinq::cuda::check(cudaGetDeviceProperties(&properties, device->number), "cudaGetDeviceProperties"));
+  selftest::must(sinq::cuda::check(cudaGetDeviceProperties(&properties, device->number), "cudaGetDeviceProperties"));
   std::printf("%s, sm_%d, %d multiprocessors, %zu KiB of shared memory a block\n", properties.name,
               device->compute_capability, device->multiprocessors, device->shared_bytes >> 10);
   selftest::tally tally;

@@ -23,8 +23,7 @@ __device__ __forceinline__ uint4 load_eight(const activation_args& a, unsigned t
   const std::uint16_t* const from = a.x + token * a.x_stride + column;
   if (a.aligned && column + 8 <= a.format.cols) return __ldg(reinterpret_cast<const uint4*>(from));
   std::uint32_t word[4] = {0, 0, 0, 0};
-  SINQ_UNROLL
-  for (unsigned k = 0; k < 8; ++k)
+  SINQ_EACH (k, 8)
     if (column + k < a.format.cols) word[k / 2] |= static_cast<std::uint32_t>(from[k]) << (16 * (k % 2));
   return make_uint4(word[0], word[1], word[2], word[3]);
 }
@@ -46,16 +45,14 @@ __global__ void __launch_bounds__(128) prepare_activations(activation_args a) {
   const float by[8] = {t0.x, t0.y, t0.z, t0.w, t1.x, t1.y, t1.z, t1.w};
   std::uint32_t out[4];
   float sum = 0;
-  SINQ_UNROLL
-  for (unsigned k = 0; k < 4; ++k) {
+  SINQ_EACH (k, 4) {
     const float2 pair = ptx::to_floats(Float{}, in[k]);
     out[k] = ptx::from_floats(Float{}, pair.x * by[2 * k], pair.y * by[2 * k + 1]);
     const float2 rounded = ptx::to_floats(Float{}, out[k]);
     sum += rounded.x;
     sum += rounded.y;
   }
-  unsigned char* const record =
-      a.to + (std::size_t{blockIdx.x} * gridDim.y + blockIdx.y) * activation_bytes(a.format);
+  unsigned char* const record = a.to + (std::size_t{blockIdx.x} * gridDim.y + blockIdx.y) * activation_bytes(a.format);
   reinterpret_cast<uint4*>(record)[q * 32 + lane] = make_uint4(out[0], out[1], out[2], out[3]);
   sum += __shfl_xor_sync(ptx::all_lanes, sum, 1);
   sum += __shfl_xor_sync(ptx::all_lanes, sum, 2);

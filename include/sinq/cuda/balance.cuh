@@ -20,9 +20,7 @@ struct tile_balance {
   float* col_scale; ///< the best so far
   double* board;    ///< of of_block
 
-  [[nodiscard]] __device__ __forceinline__ tile_statistics statistics() const {
-    return {a, tile, col_factor, col_std};
-  }
+  [[nodiscard]] __device__ __forceinline__ tile_statistics statistics() const { return {a, tile, col_factor, col_std}; }
   [[nodiscard]] __device__ __forceinline__ unsigned cols() const { return a.tile_cols(tile); }
   [[nodiscard]] __device__ __forceinline__ std::size_t row_at(unsigned i) const {
     return std::size_t{tile} * a.format.rows + i;
@@ -72,8 +70,8 @@ struct tile_balance {
   [[nodiscard]] __device__ __forceinline__ float smallest_sigma() const {
     float least = a.balance.sigma_max;
     each_sigma([&](double sigma) {
-      least = rounded::smaller(
-          least, rounded::clamp(static_cast<float>(sigma), a.balance.sigma_min, a.balance.sigma_max));
+      least =
+          rounded::smaller(least, rounded::clamp(static_cast<float>(sigma), a.balance.sigma_min, a.balance.sigma_max));
     });
     return of_block(least, reinterpret_cast<float*>(board), take_smaller{});
   }

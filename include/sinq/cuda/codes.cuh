@@ -6,14 +6,13 @@
 namespace sinq::cuda::kernels {
 
 /// What pair() makes of a code: f16 holds code * 2^-24, the bits of a code being a denormal number; bfloat16 holds
-/// code + 128 of up to 4 bits, which lie in the mantissa of 128, and codes of 8 bits as they are; a level is what it is.
-/// So pair is exact and costs a shift and a mask, and the sums of a group make up for the rest.
+/// code + 128 of up to 4 bits, which lie in the mantissa of 128, and codes of 8 bits as they are; a level is what it
+/// is. So pair is exact and costs a shift and a mask, and the sums of a group make up for the rest.
 template <code_form Form, class Float>
-inline constexpr float pair_scale =
-    std::is_same_v<Float, f16> && Form != code_form::table4 ? 0x1p-24f : 1.0f;
+inline constexpr float pair_scale = std::is_same_v<Float, f16>&& Form != code_form::table4 ? 0x1p-24f : 1.0f;
 template <code_form Form, class Float>
 inline constexpr float pair_offset =
-    std::is_same_v<Float, bf16> && Form != code_form::table4 && Form != code_form::u8 ? 128.0f : 0.0f;
+    std::is_same_v<Float, bf16>&& Form != code_form::table4&& Form != code_form::u8 ? 128.0f : 0.0f;
 
 /// Table of both halves of a byte of codes: word [byte][lane], so that no two lanes want the same bank.
 inline constexpr unsigned table_bytes = 256 * ptx::warp_lanes * 4;
@@ -39,10 +38,10 @@ struct lane_codes {
       const uint2 rows = reinterpret_cast<const uint2*>(record)[b * 32 + lane];
       word[0] = rows.x;
       word[1] = rows.y;
-      if constexpr (Form == code_form::u3) word[2] = reinterpret_cast<const std::uint32_t*>(record + 512)[b * 32 + lane];
+      if constexpr (Form == code_form::u3)
+        word[2] = reinterpret_cast<const std::uint32_t*>(record + 512)[b * 32 + lane];
     } else {
-      SINQ_UNROLL
-      for (unsigned k = 0; k < bits / 4; ++k) {
+      SINQ_EACH (k, bits / 4) {
         const uint4 some = reinterpret_cast<const uint4*>(record)[(b * (bits / 4) + k) * 32 + lane];
         word[4 * k] = some.x;
         word[4 * k + 1] = some.y;
@@ -58,8 +57,7 @@ struct lane_codes {
       reinterpret_cast<uint2*>(record)[b * 32 + lane] = make_uint2(word[0], word[1]);
       if constexpr (Form == code_form::u3) reinterpret_cast<std::uint32_t*>(record + 512)[b * 32 + lane] = word[2];
     } else {
-      SINQ_UNROLL
-      for (unsigned k = 0; k < bits / 4; ++k)
+      SINQ_EACH (k, bits / 4)
         reinterpret_cast<uint4*>(record)[(b * (bits / 4) + k) * 32 + lane] =
             make_uint4(word[4 * k], word[4 * k + 1], word[4 * k + 2], word[4 * k + 3]);
     }

@@ -100,8 +100,7 @@ private:
       if (!is_finite(to_float(scale)) || !(std::fabs(to_float(zero) - zero_[from]) <= 0x1p-4f))
         return make_error(errc::not_representable, "cuda: scale ", scale_[from], " or zero point ", zero_[from],
                           " of row ", i, ", group ", from, " does not fit F16");
-      std::uint8_t* const to =
-          record(i, g / d.unit_groups()) + aux_place(d, i % tile_rows, g % d.unit_groups());
+      std::uint8_t* const to = record(i, g / d.unit_groups()) + aux_place(d, i % tile_rows, g % d.unit_groups());
       std::memcpy(to, &scale, sizeof scale);
       std::memcpy(to + sizeof scale, &zero, sizeof zero);
     }
@@ -153,10 +152,11 @@ inline void split_col_scale(const packed_matrix& p, std::span<const int> powers,
 
 } // namespace detail
 
-/// Arranges a packed matrix as the device keeps it. Codes of 5 and 6 bits take 8, codebooks of 2 and 3 bits take 4; scales
-/// and zero points in bf16, f32 or codes become f16, rounded by 2^-11 of a scale (those above 2^-28 of the largest of
-/// their column of groups) and 1/16 of a step at most.
-/// @errors  errc::unsupported (rotated inputs, tiles of rows, codebooks of more than 4 bits, groups that are no multiple
+/// Arranges a packed matrix as the device keeps it. Codes of 5 and 6 bits take 8, codebooks of 2 and 3 bits take 4;
+/// scales and zero points in bf16, f32 or codes become f16, rounded by 2^-11 of a scale (those above 2^-28 of the
+/// largest of their column of groups) and 1/16 of a step at most.
+/// @errors  errc::unsupported (rotated inputs, tiles of rows, codebooks of more than 4 bits, groups that are no
+/// multiple
 ///          of 32 columns), errc::not_representable (a scale or zero point that f16 cannot hold), those of check_packed
 [[nodiscard]] inline result<device_image> to_device_layout(const packed_matrix& p, executor* threads = nullptr) {
   if (result<void> ok = check_packed(p); !ok) return ok.error();
@@ -210,9 +210,9 @@ inline void read_row(const device_image& image, std::size_t i, std::span<std::ui
 
 } // namespace detail
 
-/// The packed matrix that an image stands for, as one downloads it after cuda::quantize: scales and zero points in f16, t
-/// in f32. The inverse of to_device_layout for matrices that are stored like that, of at most 8 bits a code and groups of
-/// 32, 64 or 128 columns.
+/// The packed matrix that an image stands for, as one downloads it after cuda::quantize: scales and zero points in f16,
+/// t in f32. The inverse of to_device_layout for matrices that are stored like that, of at most 8 bits a code and
+/// groups of 32, 64 or 128 columns.
 /// @param method  name in the method table, for the record
 [[nodiscard]] inline packed_matrix from_device_layout(const device_image& image, std::string method) {
   const device_format& d = image.format;
@@ -223,12 +223,15 @@ inline void read_row(const device_image& image, std::size_t i, std::span<std::ui
               .cols = d.cols,
               .bits = static_cast<int>(bits_of(d.form)),
               .group_size = d.group_size,
-              .grid = nf4 ? grid::nf4 : table ? grid::custom : grid::uniform,
+              .grid = nf4     ? grid::nf4
+                      : table ? grid::custom
+                              : grid::uniform,
               .has_col_scale = true,
               .col_scale_type = dtype::f32};
   p.method = std::move(method);
   const packed_sizes sizes = packed_bytes(p.format);
-  aligned_buffer<byte> codes{sizes.codes}, scale{sizes.scale}, zero{sizes.zero}, t{sizes.col_scale}, levels{sizes.levels};
+  aligned_buffer<byte> codes{sizes.codes}, scale{sizes.scale}, zero{sizes.zero}, t{sizes.col_scale},
+      levels{sizes.levels};
   const std::size_t code_row = sizes.codes / d.rows, aux_row = sizes.scale / d.rows;
   std::vector<std::uint8_t> row(d.cols);
   for (std::size_t i = 0; i < d.rows; ++i) {

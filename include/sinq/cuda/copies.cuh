@@ -11,8 +11,7 @@ __device__ __forceinline__ void copy_record(unsigned char* to, const unsigned ch
   constexpr unsigned rest = unit_shape<Form, Groups>::record_bytes / 16 - rounds * 32;
   static_assert(rest <= 32);
   const unsigned at = threadIdx.x % 32 * 16;
-  SINQ_UNROLL
-  for (unsigned k = 0; k < rounds; ++k) ptx::copy_async16(to + k * 512 + at, from + k * 512 + at, in);
+  SINQ_EACH (k, rounds) ptx::copy_async16(to + k * 512 + at, from + k * 512 + at, in);
   if (threadIdx.x % 32 < rest) ptx::copy_async16(to + rounds * 512 + at, from + rounds * 512 + at, in);
 }
 

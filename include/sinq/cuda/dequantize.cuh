@@ -46,8 +46,7 @@ __device__ __forceinline__ void store_eight(const dequantize_args& a, unsigned r
       reinterpret_cast<float4*>(to)[1] = make_float4(w[4], w[5], w[6], w[7]);
       return;
     }
-    SINQ_UNROLL
-    for (unsigned k = 0; k < 8; ++k)
+    SINQ_EACH (k, 8)
       if (k < count) to[k] = w[k];
   } else {
     using type = std::conditional_t<Out == output_type::f16, f16, bf16>;
@@ -58,8 +57,7 @@ __device__ __forceinline__ void store_eight(const dequantize_args& a, unsigned r
                      ptx::from_floats(type{}, w[4], w[5]), ptx::from_floats(type{}, w[6], w[7]));
       return;
     }
-    SINQ_UNROLL
-    for (unsigned k = 0; k < 8; ++k)
+    SINQ_EACH (k, 8)
       if (k < count) to[k] = ptx::from_float(type{}, w[k]);
   }
 }
@@ -76,8 +74,7 @@ __global__ void __launch_bounds__(128) dequantize(dequantize_args a) {
   const unsigned char* const record =
       a.weights + (std::size_t{blockIdx.y} * a.format.units() + unit) * a.format.record_bytes();
   lane_codes<Form> codes;
-  SINQ_UNROLL
-  for (unsigned q = 0; q < 4; ++q) {
+  SINQ_EACH (q, 4) {
     if (q % 2 == 0) codes.load(record, lane, q / 2);
     const unsigned group = q * a.format.unit_groups() / 4, column = unit * unit_cols + 32 * q + 8 * (lane % 4);
     const float by = a.unit[unit * a.format.unit_groups() + group];
@@ -86,11 +83,9 @@ __global__ void __launch_bounds__(128) dequantize(dequantize_args a) {
     const float t[8] = {t0.x, t0.y, t0.z, t0.w, t1.x, t1.y, t1.z, t1.w};
     const row_pair_aux<code_form::table4, f16> aux{
         record + a.format.code_bytes() + (lane / 4 * a.format.unit_groups() + group) * 8, 1.0f};
-    SINQ_UNROLL
-    for (unsigned r = 0; r < 2; ++r) {
+    SINQ_EACH (r, 2) {
       float w[8];
-      SINQ_UNROLL
-      for (unsigned i = 0; i < 4; ++i) {
+      SINQ_EACH (i, 4) {
         const float2 level = detail::exact_pair<Form>(codes, a.levels, r, 4 * (q % 2) + i);
         w[2 * i] = __fmul_rn(__fmul_rn(aux.scale[r], __fsub_rn(level.x, aux.zero[r])), t[2 * i] * by);
         w[2 * i + 1] = __fmul_rn(__fmul_rn(aux.scale[r], __fsub_rn(level.y, aux.zero[r])), t[2 * i + 1] * by);

@@ -6,9 +6,8 @@ namespace sinq::cuda::kernels {
 
 /// Shared memory of few_tokens.
 /// @param tiles, tokens  as its arguments Tiles and Tokens
-[[nodiscard]] __host__ __device__ constexpr std::size_t few_tokens_shared_bytes(const device_format& f, unsigned tiles,
-                                                                                unsigned tokens, unsigned warps,
-                                                                                unsigned stages) {
+[[nodiscard]] __host__ __device__ constexpr std::size_t
+few_tokens_shared_bytes(const device_format& f, unsigned tiles, unsigned tokens, unsigned warps, unsigned stages) {
   const std::size_t stage = tiles * f.record_bytes() + tokens * activation_bytes(f);
   const std::size_t sums = std::size_t{tiles} * tokens * tile_rows * token_tile * sizeof(float);
   return (f.form == code_form::table4 ? table_bytes : 0) + warps * (stages * stage > sums ? stages * stage : sums);
@@ -31,8 +30,7 @@ struct few_tokens_warp {
   __device__ __forceinline__ void copy_weights(unsigned unit, unsigned char* stage) const {
     const std::size_t of_tile = std::size_t{a.format.units()} * shape::record_bytes;
     const unsigned char* const from = a.weights + tile * of_tile + std::size_t{unit} * shape::record_bytes;
-    SINQ_UNROLL
-    for (unsigned k = 0; k < Tiles; ++k) {
+    SINQ_EACH (k, Tiles) {
       const bool in = tile + k < a.format.tiles();
       copy_record<Form, Groups>(stage + k * shape::record_bytes, from + (in ? k : 0) * of_tile, in);
     }
@@ -43,12 +41,10 @@ struct few_tokens_warp {
     const unsigned lane = threadIdx.x % 32, tiles = a.token_tiles();
     const unsigned char* const from = a.activations + std::size_t{unit} * tiles * shape::activation_bytes + lane * 16;
     unsigned char* const to = stage + Tiles * shape::record_bytes + lane * 16;
-    SINQ_UNROLL
-    for (unsigned n = 0; n < Tokens; ++n) {
+    SINQ_EACH (n, Tokens) {
       const bool in = n * token_tile + lane / 4 < a.tokens;
       const unsigned at = n * shape::activation_bytes, or_first = n < tiles ? at : 0;
-      SINQ_UNROLL
-      for (unsigned k = 0; k < 4; ++k) ptx::copy_async16(to + at + k * 512, from + or_first + k * 512, in);
+      SINQ_EACH (k, 4) ptx::copy_async16(to + at + k * 512, from + or_first + k * 512, in);
       if (lane < (shape::activation_bytes - activation_sum_place) / 16)
         ptx::copy_async16(to + at + activation_sum_place, from + or_first + activation_sum_place);
     }
@@ -59,29 +55,20 @@ struct few_tokens_warp {
     const unsigned char* const x = stage + Tiles * shape::record_bytes;
     lane_codes<Form> codes[Tiles];
     float d[Tiles][Tokens][4];
-    SINQ_UNROLL
-    for (unsigned q = 0; q < 4; ++q) {
+    SINQ_EACH (q, 4) {
       if (q % 2 == 0)
-        SINQ_UNROLL
-        for (unsigned k = 0; k < Tiles; ++k) codes[k].load(stage + k * shape::record_bytes, lane, q / 2);
+        SINQ_EACH (k, Tiles) codes[k].load(stage + k * shape::record_bytes, lane, q / 2);
       if (q % (4 / Groups) == 0)
-        SINQ_UNROLL
-        for (unsigned k = 0; k < Tiles * Tokens * 4; ++k) d[k / 4 / Tokens][k / 4 % Tokens][k % 4] = 0;
+        SINQ_EACH (k, Tiles * Tokens * 4) d[k / 4 / Tokens][k / 4 % Tokens][k % 4] = 0;
       uint4 b[Tokens];
-      SINQ_UNROLL
-      for (unsigned n = 0; n < Tokens; ++n)
+      SINQ_EACH (n, Tokens)
         b[n] = *reinterpret_cast<const uint4*>(x + n * shape::activation_bytes + (q * 32 + lane) * 16);
-      SINQ_UNROLL
-      for (unsigned half = 0; half < 2; ++half)
-        SINQ_UNROLL
-        for (unsigned k = 0; k < Tiles; ++k) {
+      SINQ_EACH (half, 2)
+        SINQ_EACH (k, Tiles) {
           const unsigned n = 4 * (q % 2) + 2 * half;
-          const std::uint32_t w[4] = {codes[k].pair(Float{}, table, 0, n),
-                                      codes[k].pair(Float{}, table, 1, n),
-                                      codes[k].pair(Float{}, table, 0, n + 1),
-                                      codes[k].pair(Float{}, table, 1, n + 1)};
-          SINQ_UNROLL
-          for (unsigned m = 0; m < Tokens; ++m)
+          const std::uint32_t w[4] = {codes[k].pair(Float{}, table, 0, n), codes[k].pair(Float{}, table, 1, n),
+                                      codes[k].pair(Float{}, table, 0, n + 1), codes[k].pair(Float{}, table, 1, n + 1)};
+          SINQ_EACH (m, Tokens)
             ptx::mma_m16n8k16(Float{}, d[k][m], w, half == 0 ? b[m].x : b[m].z, half == 0 ? b[m].y : b[m].w, d[k][m]);
         }
       if ((q + 1) % (4 / Groups) == 0) add_group(stage, q / (4 / Groups), d);
@@ -95,19 +82,14 @@ struct few_tokens_warp {
     const unsigned char* const x = stage + Tiles * shape::record_bytes;
     const float unit = reinterpret_cast<const float*>(x + shape::unit_place)[group];
     float2 sum[Tokens];
-    SINQ_UNROLL
-    for (unsigned n = 0; n < Tokens; ++n)
+    SINQ_EACH (n, Tokens)
       sum[n] = *reinterpret_cast<const float2*>(x + n * shape::activation_bytes + activation_sum_place +
                                                 (group * token_tile + 2 * (lane % 4)) * 4);
-    SINQ_UNROLL
-    for (unsigned k = 0; k < Tiles; ++k) {
+    SINQ_EACH (k, Tiles) {
       const row_pair_aux<Form, Float> aux{
           stage + k * shape::record_bytes + shape::code_bytes + (lane / 4 * Groups + group) * 8, unit};
-      SINQ_UNROLL
-      for (unsigned n = 0; n < Tokens; ++n)
-        SINQ_UNROLL
-        for (unsigned i = 0; i < 4; ++i)
-          acc[k][n][i] = aux.add(acc[k][n][i], i / 2, d[k][n][i], i % 2 == 0 ? sum[n].x : sum[n].y);
+      SINQ_EACH (n, Tokens)
+        SINQ_EACH (i, 4) acc[k][n][i] = aux.add(acc[k][n][i], i / 2, d[k][n][i], i % 2 == 0 ? sum[n].x : sum[n].y);
     }
   }
 
@@ -166,12 +148,9 @@ __global__ void __launch_bounds__(256) few_tokens(matmul_args a) {
   __syncthreads();
   constexpr unsigned rows = Tiles * tile_rows, outputs = rows * token_tile * Tokens;
   float* const sums = reinterpret_cast<float*>(stages); // [warp][token][row]
-  SINQ_UNROLL
-  for (unsigned k = 0; k < Tiles; ++k)
-    SINQ_UNROLL
-    for (unsigned n = 0; n < Tokens; ++n)
-      SINQ_UNROLL
-      for (unsigned i = 0; i < 4; ++i)
+  SINQ_EACH (k, Tiles)
+    SINQ_EACH (n, Tokens)
+      SINQ_EACH (i, 4)
         sums[warp * outputs + (n * token_tile + 2 * (lane % 4) + i % 2) * rows + k * tile_rows + lane / 4 +
              8 * (i / 2)] = acc[k][n][i];
   __syncthreads();

@@ -16,20 +16,18 @@ struct group_weights {
   template <class ColScale>
   __device__ __forceinline__ void load(const quantize_args& a, unsigned tile, unsigned i, ColScale col_scale) {
     const float row_scale = a.row_scale[std::size_t{tile} * a.format.rows + i];
-    SINQ_UNROLL
-    for (unsigned k = 0; k < parts; ++k) {
+    SINQ_EACH (k, parts) {
       const unsigned j = threadIdx.x % 32 + 32 * k;
       value[k] = 0;
       if (j < a.tile_cols(tile))
-        value[k] = rounded::div(
-            rounded::div(a.at(i, std::size_t{tile} * a.format.group_size + j), col_scale(j)), row_scale);
+        value[k] =
+            rounded::div(rounded::div(a.at(i, std::size_t{tile} * a.format.group_size + j), col_scale(j)), row_scale);
     }
   }
   /// The smallest and the largest of all lanes.
   [[nodiscard]] __device__ __forceinline__ float2 range(unsigned cols) const {
     float low = INFINITY, high = -INFINITY;
-    SINQ_UNROLL
-    for (unsigned k = 0; k < parts; ++k)
+    SINQ_EACH (k, parts)
       if (threadIdx.x % 32 + 32 * k < cols) {
         low = rounded::smaller(low, value[k]);
         high = rounded::larger(high, value[k]);
@@ -45,8 +43,7 @@ struct group_weights {
   [[nodiscard]] __device__ __forceinline__ float mean(unsigned cols) const {
     const bool lower = threadIdx.x % 32 < 16;
     double sum = 0;
-    SINQ_UNROLL
-    for (unsigned k = 0; k < parts; ++k) {
+    SINQ_EACH (k, parts) {
       const float other = __shfl_xor_sync(ptx::all_lanes, value[k], 16);
       sum = rounded::add(sum, static_cast<double>(lower ? value[k] : other));
       sum = rounded::add(sum, static_cast<double>(lower ? other : value[k]));
@@ -82,15 +79,16 @@ struct group_weights {
 [[nodiscard]] __device__ __forceinline__ float2 fit_codebook(const fit_rule& by, float2 range, float mean) {
   if (by.symmetric) mean = 0;
   const double middle = static_cast<double>(mean);
-  const double above = rounded::div(rounded::sub(static_cast<double>(range.y), middle), static_cast<double>(by.top_level));
+  const double above =
+      rounded::div(rounded::sub(static_cast<double>(range.y), middle), static_cast<double>(by.top_level));
   const double below =
       rounded::div(rounded::sub(static_cast<double>(range.x), middle), static_cast<double>(by.bottom_level));
-  const double step = rounded::clamp(above < below ? below : above, static_cast<double>(FLT_MIN),
-                                     static_cast<double>(FLT_MAX));
+  const double step =
+      rounded::clamp(above < below ? below : above, static_cast<double>(FLT_MIN), static_cast<double>(FLT_MAX));
   const float farthest = by.reach * most_zero / 8;
-  const float scale =
-      rounded::larger(static_cast<float>(step), rounded::div(mean < 0 ? -mean : mean, farthest));
-  if (range.x == 0 && range.y == 0) return make_float2(!by.symmetric && by.levels[by.at_zero] == 0 ? 1e-4f : 0.0f, 0.0f);
+  const float scale = rounded::larger(static_cast<float>(step), rounded::div(mean < 0 ? -mean : mean, farthest));
+  if (range.x == 0 && range.y == 0)
+    return make_float2(!by.symmetric && by.levels[by.at_zero] == 0 ? 1e-4f : 0.0f, 0.0f);
   if (by.symmetric) return make_float2(scale, 0.0f);
   return make_float2(scale, ptx::to_float(f16{}, ptx::from_float(f16{}, rounded::div(-mean, scale))) + 0.0f);
 }
@@ -103,8 +101,7 @@ struct group_weights {
     return static_cast<unsigned>(level);
   }
   unsigned code = 0;
-  SINQ_UNROLL
-  for (unsigned n = 0; n < 15; ++n) code += position > by.borders[n] ? 1 : 0;
+  SINQ_EACH (n, 15) code += position > by.borders[n] ? 1 : 0;
   return code;
 }
 
@@ -138,8 +135,8 @@ __device__ __forceinline__ int fit_tile(const quantize_args& a, unsigned tile, c
     group_weights x;
     x.load(a, tile, i, [&](unsigned j) { return col_scale[j]; });
     const float2 range = x.range(cols);
-    const float2 fit = a.fit.codebook ? fit_codebook(a.fit, range, a.fit.symmetric ? 0.0f : x.mean(cols))
-                                      : fit_uniform(a.fit, range);
+    const float2 fit =
+        a.fit.codebook ? fit_codebook(a.fit, range, a.fit.symmetric ? 0.0f : x.mean(cols)) : fit_uniform(a.fit, range);
     const std::size_t at = std::size_t{tile} * a.format.rows + i;
     if (threadIdx.x % 32 == 0) {
       a.group_scale[at] = fit.x;

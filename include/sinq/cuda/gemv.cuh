@@ -25,24 +25,17 @@ struct gemv_lane {
         a.activations + (std::size_t{unit} * a.token_tiles() + token_tile_index) * activation_bytes(a.format);
     lane_codes<Form> codes;
     float d[2][Tokens] = {};
-    SINQ_UNROLL
-    for (unsigned q = 0; q < 4; ++q) {
+    SINQ_EACH (q, 4) {
       if (q % 2 == 0) codes.load(record, lane, q / 2);
       float2 w[2][4];
-      SINQ_UNROLL
-      for (unsigned r = 0; r < 2; ++r)
-        SINQ_UNROLL
-        for (unsigned i = 0; i < 4; ++i)
-          w[r][i] = ptx::to_floats(f16{}, codes.pair(f16{}, table, r, 4 * (q % 2) + i));
-      SINQ_UNROLL
-      for (unsigned n = 0; n < Tokens; ++n) {
+      SINQ_EACH (r, 2)
+        SINQ_EACH (i, 4) w[r][i] = ptx::to_floats(f16{}, codes.pair(f16{}, table, r, 4 * (q % 2) + i));
+      SINQ_EACH (n, Tokens) {
         const uint4 eight = __ldg(reinterpret_cast<const uint4*>(x) + q * 32 + 4 * (first_token + n) + lane % 4);
         const std::uint32_t word[4] = {eight.x, eight.y, eight.z, eight.w};
-        SINQ_UNROLL
-        for (unsigned i = 0; i < 4; ++i) {
+        SINQ_EACH (i, 4) {
           const float2 v = ptx::to_floats(Float{}, word[i]);
-          SINQ_UNROLL
-          for (unsigned r = 0; r < 2; ++r) d[r][n] = fmaf(w[r][i].y, v.y, fmaf(w[r][i].x, v.x, d[r][n]));
+          SINQ_EACH (r, 2) d[r][n] = fmaf(w[r][i].y, v.y, fmaf(w[r][i].x, v.x, d[r][n]));
         }
       }
       const unsigned groups = a.format.unit_groups();
@@ -55,13 +48,11 @@ struct gemv_lane {
                                             unsigned group, float (&d)[2][Tokens]) {
     const float unit = reinterpret_cast<const float*>(x + activation_unit_place(a.format))[group];
     const float* const sums = reinterpret_cast<const float*>(x + activation_sum_place) + group * token_tile;
-    const row_pair_aux<Form, f16> aux{
-        record + a.format.code_bytes() + (lane / 4 * a.format.unit_groups() + group) * 8, unit};
-    SINQ_UNROLL
-    for (unsigned n = 0; n < Tokens; ++n) {
+    const row_pair_aux<Form, f16> aux{record + a.format.code_bytes() + (lane / 4 * a.format.unit_groups() + group) * 8,
+                                      unit};
+    SINQ_EACH (n, Tokens) {
       const float sum = lane % 4 == 0 ? sums[first_token + n] : 0.0f;
-      SINQ_UNROLL
-      for (unsigned r = 0; r < 2; ++r) {
+      SINQ_EACH (r, 2) {
         acc[r][n] = aux.add(acc[r][n], r, d[r][n], sum);
         d[r][n] = 0;
       }
@@ -94,10 +85,8 @@ __global__ void __launch_bounds__(256, 1) gemv(matmul_args a) {
   for (unsigned unit = a.split_begin(blockIdx.z) + warp; unit < end; unit += warps)
     by.multiply(a.weights + (std::size_t{blockIdx.x} * a.format.units() + unit) * a.format.record_bytes(), unit,
                 in_tile);
-  SINQ_UNROLL
-  for (unsigned r = 0; r < 2; ++r)
-    SINQ_UNROLL
-    for (unsigned n = 0; n < Tokens; ++n) {
+  SINQ_EACH (r, 2)
+    SINQ_EACH (n, Tokens) {
       float sum = by.acc[r][n];
       sum += __shfl_xor_sync(ptx::all_lanes, sum, 1);
       sum += __shfl_xor_sync(ptx::all_lanes, sum, 2);

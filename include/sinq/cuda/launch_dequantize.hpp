@@ -22,9 +22,10 @@ template <class T>
 using float_tag = typename float_tag_of<T>::type;
 
 template <class T>
-inline constexpr kernels::output_type output_type_of =
-    std::is_same_v<T, float> ? kernels::output_type::f32
-                             : (std::is_same_v<T, __half> ? kernels::output_type::f16 : kernels::output_type::bf16);
+inline constexpr kernels::output_type output_type_of = std::is_same_v<T, float>
+                                                           ? kernels::output_type::f32
+                                                           : (std::is_same_v<T, __half> ? kernels::output_type::f16
+                                                                                        : kernels::output_type::bf16);
 
 /// Calls f with a form as a constant.
 template <class F>
@@ -53,9 +54,11 @@ template <class T>
                       " x ", f.cols);
   constexpr unsigned units = 4, most_tiles = 65535;
   if (f.tiles() > most_tiles)
-    return make_error(errc::unsupported, "cuda::dequantize: ", f.rows, " rows, expected at most ", most_tiles * tile_rows);
-  const kernels::dequantize_args args{f,       w.weights().data(), w.levels().data(), w.t().data(), w.unit().data(),
-                                      to.data, to.stride,          to.is_aligned(16 / sizeof(T))};
+    return make_error(errc::unsupported, "cuda::dequantize: ", f.rows, " rows, expected at most ",
+                      most_tiles * tile_rows);
+  const kernels::dequantize_args args{
+      f,         w.weights().data(),           w.levels().data(), w.t().data(), w.unit().data(), to.data,
+      to.stride, to.is_aligned(16 / sizeof(T))};
   const detail::launch_shape shape{{(f.units() + units - 1) / units, f.tiles()}, 32 * units};
   return detail::with_form(f.form, [&](auto form) {
     return detail::launch(kernels::dequantize<form(), detail::output_type_of<T>>, shape, args, on);

@@ -149,9 +149,9 @@ private:
     const std::size_t t_bytes = std::size_t{f.units()} * unit_cols * sizeof(float);
     if (result<void> ok = cuda::check(cudaMemsetAsync(args_.t, 0, t_bytes, on_), "cudaMemsetAsync"); !ok) return ok;
     const std::vector<float> ones(f.groups(), 1.0f); // of groups behind the last column
-    if (result<void> ok = cuda::check(cudaMemcpyAsync(args_.unit, ones.data(), ones.size() * sizeof(float),
-                                                      cudaMemcpyHostToDevice, on_),
-                                      "cudaMemcpyAsync");
+    if (result<void> ok = cuda::check(
+            cudaMemcpyAsync(args_.unit, ones.data(), ones.size() * sizeof(float), cudaMemcpyHostToDevice, on_),
+            "cudaMemcpyAsync");
         !ok)
       return ok;
     if (result<void> ok = launch(kernels::balance_tiles<>, {dim3{tiles_}, kernels::balance_threads}, args_, on_); !ok)
@@ -163,9 +163,9 @@ private:
   /// Waits for the kernels.
   [[nodiscard]] result<void> check_finite() const {
     std::vector<std::uint64_t> bad(tiles_);
-    if (result<void> ok = cuda::check(cudaMemcpyAsync(bad.data(), args_.bad, bad.size() * sizeof(std::uint64_t),
-                                                      cudaMemcpyDeviceToHost, on_),
-                                      "cudaMemcpyAsync");
+    if (result<void> ok = cuda::check(
+            cudaMemcpyAsync(bad.data(), args_.bad, bad.size() * sizeof(std::uint64_t), cudaMemcpyDeviceToHost, on_),
+            "cudaMemcpyAsync");
         !ok)
       return ok;
     if (result<void> ok = cuda::check(cudaStreamSynchronize(on_), "cudaStreamSynchronize"); !ok) return ok;
@@ -190,7 +190,8 @@ private:
 /// @param w  [N x K] of float, __half or __nv_bfloat16 on the device, finite
 /// @return   what to_device_layout makes of pack(quantize(w, {.refine = refine_mode::none, .col_scale = dtype::f32})):
 ///           the same bytes
-/// @errors   errc::empty_matrix, errc::invalid_argument, errc::unsupported (options), errc::non_finite (the first row and
+/// @errors   errc::empty_matrix, errc::invalid_argument, errc::unsupported (options), errc::non_finite (the first row
+/// and
 ///           column), errc::device
 template <class T>
 [[nodiscard]] result<device_matrix> quantize(device_view<T> w, const quantize_options& options, workspace& work,

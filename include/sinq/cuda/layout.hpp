@@ -127,8 +127,8 @@ struct unit_shape {
 };
 
 /// A weight in the layout of the device while it is in the memory of the host: what is uploaded.
-/// V[i][j] = s[i][g] (level - z[i][g]) t[j] unit[g]; |t| < 1 for every column, so that x t overflows nothing, and unit is
-/// the power of two that this takes.
+/// V[i][j] = s[i][g] (level - z[i][g]) t[j] unit[g]; |t| < 1 for every column, so that x t overflows nothing, and unit
+/// is the power of two that this takes.
 struct device_image {
   device_format format;
   std::vector<std::uint8_t> weights; ///< weight_bytes()

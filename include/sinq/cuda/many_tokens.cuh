@@ -71,15 +71,12 @@ struct many_tokens_warp {
     const unsigned char* const w = stage + x_bytes + warp / TokenWarps * Tiles * shape::record_bytes;
     float d[Tiles][Tokens][4];
     SINQ_NO_UNROLL // keeps registers for one block of 64 columns at a time
-    for (unsigned b = 0; b < 2; ++b) {
+        for (unsigned b = 0; b < 2; ++b) {
       lane_codes<Form> codes[Tiles];
-      SINQ_UNROLL
-      for (unsigned k = 0; k < Tiles; ++k) codes[k].load(w + k * shape::record_bytes, lane, b);
-      SINQ_UNROLL
-      for (unsigned h = 0; h < 2; ++h) {
+      SINQ_EACH (k, Tiles) codes[k].load(w + k * shape::record_bytes, lane, b);
+      SINQ_EACH (h, 2) {
         if (Groups == 4 || (h == 0 && (Groups == 2 || b == 0)))
-          SINQ_UNROLL
-          for (unsigned k = 0; k < Tiles * Tokens * 4; ++k) d[k / 4 / Tokens][k / 4 % Tokens][k % 4] = 0;
+          SINQ_EACH (k, Tiles * Tokens * 4) d[k / 4 / Tokens][k / 4 % Tokens][k % 4] = 0;
         multiply_columns(x + (2 * b + h) * 512 + lane * 16, codes, h, d);
         if (Groups == 4 || (h == 1 && (Groups == 2 || b == 1))) add_group(w, x, (2 * b + h) / (4 / Groups), d);
       }
@@ -90,23 +87,15 @@ struct many_tokens_warp {
   __device__ __forceinline__ void multiply_columns(const unsigned char* x, const lane_codes<Form> (&codes)[Tiles],
                                                    unsigned h, float (&d)[Tiles][Tokens][4]) const {
     std::uint32_t pairs[2][Tiles][4];
-    SINQ_UNROLL
-    for (unsigned k = 0; k < Tiles; ++k)
-      SINQ_UNROLL
-      for (unsigned i = 0; i < 8; ++i)
-        pairs[i / 4][k][i % 4] = codes[k].pair(Float{}, table, i % 2, 4 * h + i / 2);
+    SINQ_EACH (k, Tiles)
+      SINQ_EACH (i, 8) pairs[i / 4][k][i % 4] = codes[k].pair(Float{}, table, i % 2, 4 * h + i / 2);
     SINQ_UNROLL
     for (unsigned n0 = 0; n0 < Tokens; n0 += together) {
       uint4 b[together];
-      SINQ_UNROLL
-      for (unsigned n = 0; n < together; ++n)
-        b[n] = *reinterpret_cast<const uint4*>(x + (n0 + n) * shape::activation_bytes);
-      SINQ_UNROLL
-      for (unsigned half = 0; half < 2; ++half)
-        SINQ_UNROLL
-        for (unsigned n = 0; n < together; ++n)
-          SINQ_UNROLL
-          for (unsigned k = 0; k < Tiles; ++k)
+      SINQ_EACH (n, together) b[n] = *reinterpret_cast<const uint4*>(x + (n0 + n) * shape::activation_bytes);
+      SINQ_EACH (half, 2)
+        SINQ_EACH (n, together)
+          SINQ_EACH (k, Tiles)
             ptx::mma_m16n8k16(Float{}, d[k][n0 + n], pairs[half][k], half == 0 ? b[n].x : b[n].z,
                               half == 0 ? b[n].y : b[n].w, d[k][n0 + n]);
     }
@@ -117,17 +106,13 @@ struct many_tokens_warp {
                                             const float (&d)[Tiles][Tokens][4]) {
     const unsigned lane = threadIdx.x % 32;
     const float unit = reinterpret_cast<const float*>(x + shape::unit_place)[group];
-    SINQ_UNROLL
-    for (unsigned k = 0; k < Tiles; ++k) {
+    SINQ_EACH (k, Tiles) {
       const row_pair_aux<Form, Float> aux{
           w + k * shape::record_bytes + shape::code_bytes + (lane / 4 * Groups + group) * 8, unit};
-      SINQ_UNROLL
-      for (unsigned n = 0; n < Tokens; ++n) {
+      SINQ_EACH (n, Tokens) {
         const float2 sum = *reinterpret_cast<const float2*>(x + n * shape::activation_bytes + activation_sum_place +
                                                             (group * token_tile + 2 * (lane % 4)) * 4);
-        SINQ_UNROLL
-        for (unsigned i = 0; i < 4; ++i)
-          acc[k][n][i] = aux.add(acc[k][n][i], i / 2, d[k][n][i], i % 2 == 0 ? sum.x : sum.y);
+        SINQ_EACH (i, 4) acc[k][n][i] = aux.add(acc[k][n][i], i / 2, d[k][n][i], i % 2 == 0 ? sum.x : sum.y);
       }
     }
   }
@@ -161,9 +146,9 @@ struct many_tokens_warp {
 } // namespace detail
 
 /// y = x W^T + bias for many tokens, on the tensor cores; the equation and the numerics are those of few_tokens.
-/// A warp has 16 Tiles rows and 8 Tokens tokens, TokenWarps of them the same rows; activations and weights are copied once
-/// for the block, and weights are turned into fragments in registers.
-/// Grid (tiles / (Tiles row_warps), token tiles / (Tokens TokenWarps), splits), many_tokens_shared_bytes.
+/// A warp has 16 Tiles rows and 8 Tokens tokens, TokenWarps of them the same rows; activations and weights are copied
+/// once for the block, and weights are turned into fragments in registers. Grid (tiles / (Tiles row_warps), token tiles
+/// / (Tokens TokenWarps), splits), many_tokens_shared_bytes.
 template <code_form Form, class Float, unsigned Tiles, unsigned Tokens, unsigned TokenWarps>
 __global__ void __launch_bounds__(256) many_tokens(matmul_args a) {
   SINQ_DYNAMIC_SHARED(unsigned char, shared);
@@ -177,17 +162,15 @@ __global__ void __launch_bounds__(256) many_tokens(matmul_args a) {
   }
   float acc[Tiles][Tokens][4] = {};
   with_groups(a.format.unit_groups(), [&](auto groups) {
-    detail::many_tokens_warp<Form, Float, Tiles, Tokens, TokenWarps, decltype(groups)::value>{a, stages, table + lane, row_warps, acc}
+    detail::many_tokens_warp<Form, Float, Tiles, Tokens, TokenWarps, decltype(groups)::value>{a, stages, table + lane,
+                                                                                              row_warps, acc}
         .run(a.split_begin(blockIdx.z), a.split_begin(blockIdx.z + 1));
   });
   const unsigned first_tile = (blockIdx.x * row_warps + warp / TokenWarps) * Tiles;
   const unsigned first_token = (blockIdx.y * TokenWarps + warp % TokenWarps) * Tokens * token_tile;
-  SINQ_UNROLL
-  for (unsigned k = 0; k < Tiles; ++k)
-    SINQ_UNROLL
-    for (unsigned n = 0; n < Tokens; ++n)
-      SINQ_UNROLL
-      for (unsigned i = 0; i < 4; ++i)
+  SINQ_EACH (k, Tiles)
+    SINQ_EACH (n, Tokens)
+      SINQ_EACH (i, 4)
         write_sum(a, blockIdx.z, (first_tile + k) * tile_rows + lane / 4 + 8 * (i / 2),
                   first_token + n * token_tile + 2 * (lane % 4) + i % 2, acc[k][n][i]);
 }

@@ -16,10 +16,10 @@ namespace sinq::cuda {
 /// A multiplication of floats, for the caller's own GEMM: y = x w^T + bias, in the order of the stream.
 template <class T, class Out>
 struct dense_product {
-  device_view<const T> w;   ///< [N x K]
-  device_view<const T> x;   ///< [M x K]
-  device_view<Out> y;       ///< [M x N], to be written
-  const float* bias;        ///< [N] on the device, or null
+  device_view<const T> w; ///< [N x K]
+  device_view<const T> x; ///< [M x K]
+  device_view<Out> y;     ///< [M x N], to be written
+  const float* bias;      ///< [N] on the device, or null
   cudaStream_t stream;
 };
 
@@ -42,8 +42,8 @@ class matmul_call {
   using options_type = matmul_options<T, Out>;
 
 public:
-  matmul_call(const device_matrix& w, device_view<const T> x, device_view<Out> y, const options_type& o, workspace& work,
-              cudaStream_t on)
+  matmul_call(const device_matrix& w, device_view<const T> x, device_view<Out> y, const options_type& o,
+              workspace& work, cudaStream_t on)
       : w_{w}, f_{w.format()}, x_{x}, y_{y}, o_{o}, work_{work}, on_{on}, tokens_{static_cast<unsigned>(x.rows)} {}
 
   [[nodiscard]] result<void> operator()() {
@@ -131,7 +131,9 @@ private:
   template <code_form Form>
   [[nodiscard]] result<void> gemv(const matmul_plan& plan) const {
     const launch_shape shape{{plan.blocks, ceil_div(tokens_, plan.gemv_tokens), plan.splits},
-                             32 * plan.warps, plan.shared_bytes, overlaps()};
+                             32 * plan.warps,
+                             plan.shared_bytes,
+                             overlaps()};
     switch (plan.gemv_tokens) {
     case 1: return launch(kernels::gemv<Form, float_type, 1>, shape, args_, on_);
     case 4: return launch(kernels::gemv<Form, float_type, 4>, shape, args_, on_);
@@ -154,7 +156,9 @@ private:
   template <code_form Form>
   [[nodiscard]] result<void> many_tokens(const matmul_plan& plan) const {
     const launch_shape shape{{plan.blocks, ceil_div(tokens_, plan.token_tiles * token_tile), plan.splits},
-                             32 * plan.warps, plan.shared_bytes, overlaps()};
+                             32 * plan.warps,
+                             plan.shared_bytes,
+                             overlaps()};
     return launch(kernels::many_tokens<Form, float_type, 2, 8, 1>, shape, args_, on_);
   }
 
@@ -189,8 +193,9 @@ private:
 /// @param work  memory for x' and partial sums: calls that share it must be on one stream
 /// @errors  errc::invalid_argument (shapes), errc::unsupported (a kernel that the device does not have), errc::device,
 ///          those of options.gemm
-/// Numerics: x' = x t is rounded to the type of x (2^-12 or 2^-9 of each product at most), levels of a codebook too; all
-/// else is f32: |error| <= 4e-6 sum |terms| besides. Sums have one order, so that results are the same bits each time.
+/// Numerics: x' = x t is rounded to the type of x (2^-12 or 2^-9 of each product at most), levels of a codebook too;
+/// all else is f32: |error| <= 4e-6 sum |terms| besides. Sums have one order, so that results are the same bits each
+/// time.
 template <class X, class Out>
 [[nodiscard]] result<void> matmul(const device_matrix& w, device_view<X> x, device_view<Out> y, workspace& work,
                                   const matmul_options<std::remove_const_t<X>, Out>& options,

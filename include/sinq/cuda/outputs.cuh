@@ -73,8 +73,7 @@ struct row_pair_aux {
   __device__ __forceinline__ row_pair_aux(const unsigned char* from, float unit) {
     const uint2 both = *reinterpret_cast<const uint2*>(from);
     constexpr float by = pair_scale<Form, Float>, offset = pair_offset<Form, Float>;
-    SINQ_UNROLL
-    for (unsigned r = 0; r < 2; ++r) {
+    SINQ_EACH (r, 2) {
       const float2 stored = ptx::to_floats(f16{}, r == 0 ? both.x : both.y);
       scale[r] = stored.x * (unit / by);
       zero[r] = (stored.y + offset) * by;

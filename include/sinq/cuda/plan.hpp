@@ -24,9 +24,9 @@ namespace detail {
 /// How a multiplication is cut up.
 struct matmul_plan {
   matmul_kernel kernel = matmul_kernel::gemv;
-  unsigned tiles = 1;        ///< tiles of 16 rows for each warp, or block where warps share a tile
-  unsigned token_tiles = 1;  ///< tiles of 8 tokens for each block
-  unsigned gemv_tokens = 1;  ///< of a block of gemv
+  unsigned tiles = 1;       ///< tiles of 16 rows for each warp, or block where warps share a tile
+  unsigned token_tiles = 1; ///< tiles of 8 tokens for each block
+  unsigned gemv_tokens = 1; ///< of a block of gemv
   unsigned warps = 8;
   unsigned stages = 2;
   unsigned splits = 1;
@@ -83,7 +83,8 @@ struct matmul_plan {
     return kernels::many_tokens_shared_bytes(f, {plan.tiles, plan.token_tiles, 1}, plan.warps, stages);
   };
   while (plan.warps > 1 && bytes(2) > device.shared_bytes) plan.warps /= 2;
-  const std::size_t room = plan.warps < 8 ? device.shared_bytes / 2 : device.shared_bytes; // two small blocks side by side
+  const std::size_t room =
+      plan.warps < 8 ? device.shared_bytes / 2 : device.shared_bytes; // two small blocks side by side
   plan.stages = 4;
   while (plan.stages > 2 && bytes(plan.stages) > room) --plan.stages;
   plan.shared_bytes = bytes(plan.stages);

@@ -26,6 +26,9 @@
 #error "sinq/cuda/*.cuh are compiled by nvcc or clang++ as CUDA, or with SINQ_CUDA_EMULATION"
 #endif
 
+/// A loop over k = 0 .. n - 1 that is unrolled.
+#define SINQ_EACH(k, n) SINQ_UNROLL for (unsigned k = 0; k < (n); ++k)
+
 namespace sinq::cuda {
 
 /// Tags of the 16-bit floats that activations and tensor cores have.
@@ -100,12 +103,13 @@ __device__ __forceinline__ std::uint32_t subtract(bf16, std::uint32_t a, std::ui
   return from_floats(bf16{}, from.x - less.x, from.y - less.y);
 #else
   constexpr std::uint32_t ones = 0x3f803f80u, signs = 0x80008000u;
-  return bit_cast<std::uint32_t>(__hfma2(bit_cast<__nv_bfloat162>(a), bit_cast<__nv_bfloat162>(ones),
-                                         bit_cast<__nv_bfloat162>(b ^ signs)));
+  return bit_cast<std::uint32_t>(
+      __hfma2(bit_cast<__nv_bfloat162>(a), bit_cast<__nv_bfloat162>(ones), bit_cast<__nv_bfloat162>(b ^ signs)));
 #endif
 }
 
-/// d = a b + c on the tensor cores; with g = lane / 4 and p = lane % 4, a word holds two neighbours, the lower one first:
+/// d = a b + c on the tensor cores; with g = lane / 4 and p = lane % 4, a word holds two neighbours, the lower one
+/// first:
 ///   A 16 x 16   a[0] row g, columns 2p, 2p + 1     a[1] row g + 8     a[2], a[3] the same, columns 2p + 8, 2p + 9
 ///   B 16 x 8    b0 rows 2p, 2p + 1, column g       b1 rows 2p + 8, 2p + 9
 ///   C, D 16 x 8 d[0], d[1] row g, columns 2p, 2p + 1    d[2], d[3] row g + 8

@@ -18,9 +18,9 @@ struct coded_group {
 __device__ __forceinline__ void coarsen(const fit_rule& by, unsigned cols, float ratio, coded_group& group) {
   const unsigned lane = threadIdx.x % 32;
   if (by.codebook) {
-    SINQ_UNROLL
-    for (unsigned k = 0; k < group_weights::parts; ++k) {
-      const float place = rounded::add(rounded::mul(rounded::sub(by.levels[group.code[k]], group.zero), ratio), group.zero);
+    SINQ_EACH (k, group_weights::parts) {
+      const float place =
+          rounded::add(rounded::mul(rounded::sub(by.levels[group.code[k]], group.zero), ratio), group.zero);
       unsigned nearest = 0;
       for (unsigned n = 1; n < 16; ++n)
         if (fabsf(by.levels[n] - place) < fabsf(by.levels[nearest] - place)) nearest = n;
@@ -29,8 +29,7 @@ __device__ __forceinline__ void coarsen(const fit_rule& by, unsigned cols, float
     return;
   }
   unsigned smallest = ~0u;
-  SINQ_UNROLL
-  for (unsigned k = 0; k < group_weights::parts; ++k)
+  SINQ_EACH (k, group_weights::parts)
     if (lane + 32 * k < cols) smallest = rounded::smaller(smallest, group.code[k]);
   SINQ_UNROLL
   for (int flipped = 16; flipped > 0; flipped /= 2)
@@ -39,10 +38,9 @@ __device__ __forceinline__ void coarsen(const fit_rule& by, unsigned cols, float
     return rounded::mul(rounded::sub(static_cast<float>(code), group.zero), ratio);
   };
   const float zero = by.symmetric ? by.top * 0.5f : rintf(-position(smallest));
-  SINQ_UNROLL
-  for (unsigned k = 0; k < group_weights::parts; ++k)
-    group.code[k] = static_cast<unsigned>(
-        rounded::clamp(rintf(rounded::add(position(group.code[k]), zero)), 0.0f, by.top));
+  SINQ_EACH (k, group_weights::parts)
+    group.code[k] =
+        static_cast<unsigned>(rounded::clamp(rintf(rounded::add(position(group.code[k]), zero)), 0.0f, by.top));
   group.zero = zero;
 }
 
@@ -57,8 +55,7 @@ __device__ __forceinline__ void coarsen(const fit_rule& by, unsigned cols, float
   coded_group group;
   group.zero = a.group_zero[at];
   bool zeros = true;
-  SINQ_UNROLL
-  for (unsigned k = 0; k < group_weights::parts; ++k) {
+  SINQ_EACH (k, group_weights::parts) {
     zeros = zeros && x.value[k] == 0;
     if (lane + 32 * k >= cols) continue;
     group.code[k] =
@@ -91,8 +88,7 @@ __global__ void __launch_bounds__(128) write_codes(quantize_args a) {
       const unsigned i = blockIdx.y * tile_rows + r, tile = unit * a.format.unit_groups() + group;
       detail::coded_group coded;
       if (i < a.format.rows && tile * a.format.group_size < a.format.cols) coded = detail::code_group(a, tile, i);
-      SINQ_UNROLL
-      for (unsigned k = 0; k < detail::group_weights::parts; ++k)
+      SINQ_EACH (k, detail::group_weights::parts)
         if (lane + 32 * k < a.format.group_size)
           codes[r * row_bytes + group * a.format.group_size + lane + 32 * k] =
               static_cast<unsigned char>(coded.code[k]);
@@ -101,17 +97,13 @@ __global__ void __launch_bounds__(128) write_codes(quantize_args a) {
             ptx::from_floats(f16{}, coded.scale, coded.zero);
     }
   __syncwarp();
-  SINQ_UNROLL
-  for (unsigned b = 0; b < 2; ++b) {
+  SINQ_EACH (b, 2) {
     lane_codes<Form> words{};
-    SINQ_UNROLL
-    for (unsigned part = 0; part < 4; ++part) {
+    SINQ_EACH (part, 4) {
       const unsigned h = part / 2, r = part % 2;
-      const uint2 eight = *reinterpret_cast<const uint2*>(codes + (lane / 4 + 8 * r) * row_bytes + 64 * b + 32 * h +
-                                                          lane % 4 * 8);
-      SINQ_UNROLL
-      for (unsigned k = 0; k < 8; ++k)
-        words.put(r, 4 * h + k / 2, k % 2, (k < 4 ? eight.x : eight.y) >> (8 * (k % 4)) & 0xffu);
+      const uint2 eight =
+          *reinterpret_cast<const uint2*>(codes + (lane / 4 + 8 * r) * row_bytes + 64 * b + 32 * h + lane % 4 * 8);
+      SINQ_EACH (k, 8) words.put(r, 4 * h + k / 2, k % 2, (k < 4 ? eight.x : eight.y) >> (8 * (k % 4)) & 0xffu);
     }
     words.store(record, lane, b);
   }

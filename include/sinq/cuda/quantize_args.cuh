@@ -17,8 +17,8 @@ struct fit_rule {
   float borders[15] = {};  ///< between them
   float bottom_level = -1; ///< the first and the last
   float top_level = 1;
-  float reach = 1;         ///< the largest magnitude of a level
-  unsigned at_zero = 0;    ///< the code of the level nearest to 0
+  float reach = 1;      ///< the largest magnitude of a level
+  unsigned at_zero = 0; ///< the code of the level nearest to 0
 };
 
 /// Bounds of the Sinkhorn iteration as it uses them.
@@ -41,7 +41,7 @@ struct quantize_args {
   fit_rule fit;
   balance_rule balance;
   // of a tile g, at g * rows or g * row_blocks * group_size
-  double* row_value;  ///< scales of the rows while they are found
+  double* row_value; ///< scales of the rows while they are found
   double* row_std;
   float* row_factor;  ///< reciprocals of row_value, times the window
   float* row_scale;   ///< the best so far

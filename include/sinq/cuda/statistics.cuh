@@ -7,8 +7,8 @@
 
 namespace sinq::cuda::kernels {
 
-/// Standard deviations of the rows and columns of a tile, A[i][j] = w[i][j] * col_factor[j] * row_factor[i], by all threads
-/// of a block, in the order of math/block_sums.hpp and with its numerics: the same bits as on the CPU.
+/// Standard deviations of the rows and columns of a tile, A[i][j] = w[i][j] * col_factor[j] * row_factor[i], by all
+/// threads of a block, in the order of math/block_sums.hpp and with its numerics: the same bits as on the CPU.
 ///
 ///   a warp has 32 rows; lane L has columns L and L + 32 of a block of 64, lanes L and L ^ 16 those of CPU lane L % 16
 ///   row:     ((a[l] + a[l + 16]) + a[l + 32]) + a[l + 48], then 16 lanes as a tree; f64 over blocks of columns
@@ -52,8 +52,7 @@ struct tile_statistics {
   __device__ __forceinline__ void add_rows(unsigned row_block, double& sum, double& square) const {
     const unsigned lane = threadIdx.x % 32, first_row = row_block * 32;
     const unsigned rows = a.format.rows - first_row < 32 ? a.format.rows - first_row : 32;
-    float2* const partial =
-        a.partial + (std::size_t{tile} * a.row_blocks() + row_block) * a.format.group_size;
+    float2* const partial = a.partial + (std::size_t{tile} * a.row_blocks() + row_block) * a.format.group_size;
     for (unsigned begin = 0; begin < cols(); begin += block_cols(begin)) {
       const unsigned width = block_cols(begin);
       const bool has_first = lane < width, has_second = lane + 32 < width;
