@@ -80,8 +80,9 @@ TEST_CASE("an error says where it happened, outermost first") {
 }
 
 TEST_CASE("every error code has a name of its own") {
-  const errc codes[] = {errc::invalid_argument, errc::empty_matrix, errc::non_finite, errc::not_representable, errc::io,
-                        errc::malformed,        errc::unsupported,  errc::not_found,  errc::cancelled};
+  const errc codes[] = {
+      errc::invalid_argument, errc::empty_matrix, errc::non_finite, errc::not_representable, errc::io,
+      errc::malformed,        errc::unsupported,  errc::not_found,  errc::cancelled,         errc::device};
   for (const errc a : codes) {
     CHECK(to_string(a) != "unknown error");
     for (const errc b : codes) CHECK((a == b) == (to_string(a) == to_string(b)));
