@@ -1,12 +1,17 @@
 # What only a compiler of CUDA can tell; a test that has none says so and is skipped.
 find_package(Python3 REQUIRED COMPONENTS Interpreter)
 
+set(nvcc nvcc)
+if(CMAKE_CUDA_COMPILER)
+  set(nvcc ${CMAKE_CUDA_COMPILER})
+endif()
+
 # Every kernel for every architecture: warnings, spills, stack, and the table of device/resources.txt.
 foreach(architectures IN ITEMS compute_75=sm_75 compute_80=sm_80,sm_86,sm_89 compute_90=sm_90,sm_100,sm_120)
   string(REGEX REPLACE "=.*" "" name ${architectures})
   add_test(NAME nvcc/${name}
            COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/cuda/device/check.py
-                   --launcher=${CMAKE_CXX_COMPILER_LAUNCHER} ${architectures})
+                   --nvcc=${nvcc} --launcher=${CMAKE_CXX_COMPILER_LAUNCHER} ${architectures})
   set_tests_properties(nvcc/${name} PROPERTIES SKIP_RETURN_CODE 77)
 endforeach()
 
