@@ -154,11 +154,13 @@ __global__ void __launch_bounds__(256) few_tokens(matmul_args a) {
         sums[warp * outputs + (n * token_tile + 2 * (lane % 4) + i % 2) * rows + k * tile_rows + lane / 4 +
              8 * (i / 2)] = acc[k][n][i];
   __syncthreads();
-  for (unsigned n = threadIdx.x; n < outputs; n += blockDim.x) {
-    float sum = 0;
-    for (unsigned w = 0; w < warps; ++w) sum += sums[w * outputs + n];
-    write_sum(a, blockIdx.y, blockIdx.x * rows + n % rows, n / rows, sum);
-  }
+  with_target(a, blockIdx.y, [&](const auto& target) {
+    for (unsigned n = threadIdx.x; n < outputs; n += blockDim.x) {
+      float sum = 0;
+      for (unsigned w = 0; w < warps; ++w) sum += sums[w * outputs + n];
+      target.write(blockIdx.x * rows + n % rows, n / rows, sum);
+    }
+  });
 }
 
 } // namespace sinq::cuda::kernels

@@ -93,11 +93,13 @@ __global__ void __launch_bounds__(256, 1) gemv(matmul_args a) {
       if (lane % 4 == 0) sums[(warp * Tokens + n) * tile_rows + lane / 4 + 8 * r] = sum;
     }
   __syncthreads();
-  for (unsigned k = threadIdx.x; k < tile_rows * Tokens; k += blockDim.x) {
-    float sum = 0;
-    for (unsigned w = 0; w < warps; ++w) sum += sums[w * tile_rows * Tokens + k];
-    write_sum(a, blockIdx.z, blockIdx.x * tile_rows + k % tile_rows, first_token + k / tile_rows, sum);
-  }
+  with_target(a, blockIdx.z, [&](const auto& target) {
+    for (unsigned k = threadIdx.x; k < tile_rows * Tokens; k += blockDim.x) {
+      float sum = 0;
+      for (unsigned w = 0; w < warps; ++w) sum += sums[w * tile_rows * Tokens + k];
+      target.write(blockIdx.x * tile_rows + k % tile_rows, first_token + k / tile_rows, sum);
+    }
+  });
 }
 
 } // namespace sinq::cuda::kernels

@@ -166,13 +166,19 @@ __global__ void __launch_bounds__(256) many_tokens(matmul_args a) {
                                                                                               row_warps, acc}
         .run(a.split_begin(blockIdx.z), a.split_begin(blockIdx.z + 1));
   });
-  const unsigned first_tile = (blockIdx.x * row_warps + warp / TokenWarps) * Tiles;
-  const unsigned first_token = (blockIdx.y * TokenWarps + warp % TokenWarps) * Tokens * token_tile;
-  SINQ_EACH (k, Tiles)
-    SINQ_EACH (n, Tokens)
-      SINQ_EACH (i, 4)
-        write_sum(a, blockIdx.z, (first_tile + k) * tile_rows + lane / 4 + 8 * (i / 2),
-                  first_token + n * token_tile + 2 * (lane % 4) + i % 2, acc[k][n][i]);
+  const unsigned first_row = (blockIdx.x * row_warps + warp / TokenWarps) * Tiles * tile_rows + lane / 4;
+  const unsigned first_token = (blockIdx.y * TokenWarps + warp % TokenWarps) * Tokens * token_tile + 2 * (lane % 4);
+  with_target(a, blockIdx.z, [&](const auto& target) {
+    float bias[2 * Tiles];
+    SINQ_EACH (k, 2 * Tiles) bias[k] = target.bias_of(first_row + 8 * k);
+    SINQ_EACH (n, 2 * Tokens) {
+      const unsigned token = first_token + n / 2 * token_tile + n % 2;
+      if (token >= a.tokens) continue;
+      auto* const at = target.at(first_row, token);
+      SINQ_EACH (k, 2 * Tiles)
+        if (first_row + 8 * k < a.format.rows) at[8 * k] = acc[k / 2][n / 2][k % 2 * 2 + n % 2] + bias[k];
+    }
+  });
 }
 
 } // namespace sinq::cuda::kernels

@@ -29,37 +29,61 @@ struct matmul_args {
   }
 };
 
-/// y = sum + bias, rounded once.
-__device__ __forceinline__ void write_output(const matmul_args& a, unsigned row, unsigned token, float sum) {
-  const std::size_t at = token * a.stride + row;
-  if (a.bias != nullptr) sum += a.bias[row];
-  if (a.type == output_type::f32)
-    static_cast<float*>(a.y)[at] = sum;
-  else if (a.type == output_type::f16)
-    static_cast<std::uint16_t*>(a.y)[at] = ptx::from_float(f16{}, sum);
-  else
-    static_cast<std::uint16_t*>(a.y)[at] = ptx::from_float(bf16{}, sum);
-}
+/// An output in memory.
+template <class Float>
+struct stored_output {
+  std::uint16_t bits;
+  __device__ __forceinline__ void operator=(float value) { bits = ptx::from_float(Float{}, value); }
+};
 
-/// The sum of one part of the units, or all of it.
-__device__ __forceinline__ void write_sum(const matmul_args& a, unsigned split, unsigned row, unsigned token,
-                                          float sum) {
-  if (row >= a.format.rows || token >= a.tokens) return;
-  if (a.splits == 1) return write_output(a, row, token, sum);
-  a.partial[(std::size_t{split} * a.tokens + token) * a.format.rows + row] = sum;
+/// Where a block's sums go: to y, with the bias, or to its part of the partial sums.
+template <class Out>
+struct output_target {
+  const matmul_args& a;
+  Out* to;            ///< [tokens x rows]
+  std::size_t stride; ///< elements from one token to the next
+  const float* bias;  ///< [rows], or null
+
+  [[nodiscard]] __device__ __forceinline__ Out* at(unsigned row, unsigned token) const {
+    return to + token * stride + row;
+  }
+  /// 0 outside of the rows too.
+  [[nodiscard]] __device__ __forceinline__ float bias_of(unsigned row) const {
+    return bias != nullptr && row < a.format.rows ? bias[row] : 0.0f;
+  }
+  /// y = sum + bias, rounded once.
+  __device__ __forceinline__ void write(unsigned row, unsigned token, float sum) const {
+    if (row < a.format.rows && token < a.tokens) *at(row, token) = sum + bias_of(row);
+  }
+};
+
+/// Calls f with the output_target of a block that has that part of the units.
+template <class F>
+__device__ __forceinline__ void with_target(const matmul_args& a, unsigned split, F f) {
+  if (a.splits > 1)
+    f(output_target<float>{a, a.partial + std::size_t{split} * a.tokens * a.format.rows, a.format.rows, nullptr});
+  else if (a.type == output_type::f16)
+    f(output_target<stored_output<f16>>{a, static_cast<stored_output<f16>*>(a.y), a.stride, a.bias});
+  else if (a.type == output_type::bf16)
+    f(output_target<stored_output<bf16>>{a, static_cast<stored_output<bf16>*>(a.y), a.stride, a.bias});
+  else
+    f(output_target<float>{a, static_cast<float*>(a.y), a.stride, a.bias});
 }
 
 /// Adds the sums of all parts, the first one first. Grid (rows / 256, tokens), 256 threads.
 /// A template, so that programs of many units have it once.
 template <class = void>
 __global__ void __launch_bounds__(256) add_splits(matmul_args a) {
+  ptx::let_next_kernel_begin();
   ptx::wait_for_previous_kernels();
-  const unsigned row = blockIdx.x * 256 + threadIdx.x;
+  const unsigned row = blockIdx.x * 256 + threadIdx.x, token = blockIdx.y;
   if (row >= a.format.rows) return;
   float sum = 0;
   for (unsigned split = 0; split < a.splits; ++split)
-    sum += a.partial[(std::size_t{split} * a.tokens + blockIdx.y) * a.format.rows + row];
-  write_output(a, row, blockIdx.y, sum);
+    sum += a.partial[(std::size_t{split} * a.tokens + token) * a.format.rows + row];
+  matmul_args whole = a;
+  whole.splits = 1;
+  with_target(whole, 0, [&](const auto& target) { target.write(row, token, sum); });
 }
 
 /// Scale and zero point of rows g and g + 8, for sums of pairs: s unit (sum level x' - z sum x') is
