@@ -4,12 +4,18 @@
 
 namespace sinq::cuda::kernels {
 
+/// From the sums of one token to those of the next, when a block adds those of its warps: four lanes that hold eight
+/// rows of tokens two apart want different banks.
+[[nodiscard]] SINQ_HOST_DEVICE constexpr unsigned few_tokens_sums_stride(unsigned tiles) {
+  return tiles * tile_rows + 4;
+}
+
 /// Shared memory of few_tokens.
 /// @param tiles, tokens  as its arguments Tiles and Tokens
 [[nodiscard]] __host__ __device__ constexpr std::size_t
 few_tokens_shared_bytes(const device_format& f, unsigned tiles, unsigned tokens, unsigned warps, unsigned stages) {
   const std::size_t stage = tiles * f.record_bytes() + tokens * activation_bytes(f);
-  const std::size_t sums = std::size_t{tiles} * tokens * tile_rows * token_tile * sizeof(float);
+  const std::size_t sums = std::size_t{few_tokens_sums_stride(tiles)} * tokens * token_tile * sizeof(float);
   return (f.form == code_form::table4 ? table_bytes : 0) + warps * (stages * stage > sums ? stages * stage : sums);
 }
 
@@ -146,19 +152,21 @@ __global__ void __launch_bounds__(256) few_tokens(matmul_args a) {
     by.run(a.split_begin(blockIdx.y) + warp, a.split_begin(blockIdx.y + 1), warps);
   });
   __syncthreads();
-  constexpr unsigned rows = Tiles * tile_rows, outputs = rows * token_tile * Tokens;
+  constexpr unsigned rows = Tiles * tile_rows, stride = few_tokens_sums_stride(Tiles);
+  constexpr unsigned of_warp = stride * token_tile * Tokens;
   float* const sums = reinterpret_cast<float*>(stages); // [warp][token][row]
   SINQ_EACH (k, Tiles)
     SINQ_EACH (n, Tokens)
       SINQ_EACH (i, 4)
-        sums[warp * outputs + (n * token_tile + 2 * (lane % 4) + i % 2) * rows + k * tile_rows + lane / 4 +
+        sums[warp * of_warp + (n * token_tile + 2 * (lane % 4) + i % 2) * stride + k * tile_rows + lane / 4 +
              8 * (i / 2)] = acc[k][n][i];
   __syncthreads();
   with_target(a, blockIdx.y, [&](const auto& target) {
-    for (unsigned n = threadIdx.x; n < outputs; n += blockDim.x) {
+    for (unsigned n = threadIdx.x; n < rows * token_tile * Tokens; n += blockDim.x) {
+      const unsigned row = n % rows, token = n / rows;
       float sum = 0;
-      for (unsigned w = 0; w < warps; ++w) sum += sums[w * outputs + n];
-      target.write(blockIdx.x * rows + n % rows, n / rows, sum);
+      for (unsigned w = 0; w < warps; ++w) sum += sums[w * of_warp + token * stride + row];
+      target.write(blockIdx.x * rows + row, token, sum);
     }
   });
 }

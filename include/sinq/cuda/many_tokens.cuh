@@ -106,14 +106,14 @@ struct many_tokens_warp {
                                             const float (&d)[Tiles][Tokens][4]) {
     const unsigned lane = threadIdx.x % 32;
     const float unit = reinterpret_cast<const float*>(x + shape::unit_place)[group];
-    SINQ_EACH (k, Tiles) {
-      const row_pair_aux<Form, Float> aux{
-          w + k * shape::record_bytes + shape::code_bytes + (lane / 4 * Groups + group) * 8, unit};
-      SINQ_EACH (n, Tokens) {
-        const float2 sum = *reinterpret_cast<const float2*>(x + n * shape::activation_bytes + activation_sum_place +
-                                                            (group * token_tile + 2 * (lane % 4)) * 4);
-        SINQ_EACH (i, 4) acc[k][n][i] = aux.add(acc[k][n][i], i / 2, d[k][n][i], i % 2 == 0 ? sum.x : sum.y);
-      }
+    const unsigned char* const aux = w + shape::code_bytes + (lane / 4 * Groups + group) * 8;
+    row_pair_aux<Form, Float> by[Tiles];
+    SINQ_EACH (k, Tiles) by[k] = row_pair_aux<Form, Float>{aux + k * shape::record_bytes, unit};
+    SINQ_EACH (n, Tokens) {
+      const float2 sum = *reinterpret_cast<const float2*>(x + n * shape::activation_bytes + activation_sum_place +
+                                                          (group * token_tile + 2 * (lane % 4)) * 4);
+      SINQ_EACH (k, Tiles)
+        SINQ_EACH (i, 4) acc[k][n][i] = by[k].add(acc[k][n][i], i / 2, d[k][n][i], i % 2 == 0 ? sum.x : sum.y);
     }
   }
 

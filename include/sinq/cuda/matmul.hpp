@@ -29,7 +29,7 @@ struct matmul_options {
   const float* bias = nullptr; ///< [N] on the device, or null
   matmul_kernel kernel = matmul_kernel::automatic;
   /// From so many tokens on, the weight is dequantized to T and `gemm` is called; never where there is no gemm.
-  std::size_t gemm_tokens = 512;
+  std::size_t gemm_tokens = 128;
   std::function<result<void>(const dense_product<T, Out>&)> gemm{};
 };
 

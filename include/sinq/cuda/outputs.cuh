@@ -93,6 +93,7 @@ struct row_pair_aux {
   float scale[2];
   float zero[2];
 
+  __device__ __forceinline__ row_pair_aux() {}
   /// @param from  scale and zero point of both rows in a record of weights
   __device__ __forceinline__ row_pair_aux(const unsigned char* from, float unit) {
     const uint2 both = *reinterpret_cast<const uint2*>(from);

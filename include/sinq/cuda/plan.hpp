@@ -55,41 +55,42 @@ struct matmul_plan {
   return plan;
 }
 
-/// Warps along the columns; two tiles a block where activations weigh as much as weights and there are blocks enough.
+/// Warps along the columns. Two tiles a block where activations or a table weigh as much as weights, or where blocks
+/// are many; then each has less in flight, so that more of them fit a multiprocessor.
 [[nodiscard]] inline matmul_plan plan_few_tokens(const device_format& f, unsigned tokens, const device_info& device) {
   const auto processors = static_cast<unsigned>(device.multiprocessors);
   matmul_plan plan{.kernel = matmul_kernel::few_tokens, .warps = std::min(8u, f.units())};
   plan.token_tiles = tokens <= 8 ? 1 : tokens <= 16 ? 2 : 4;
-  plan.tiles = plan.token_tiles > 1 || (tokens > 2 && f.tiles() * 5 >= processors * 8) ? 2 : 1;
+  const bool heavy = tokens > 2 || f.form == code_form::u8 || f.form == code_form::table4;
+  const bool enough = f.tiles() * 5 >= processors * 8, many = f.tiles() > 2 * processors;
+  plan.tiles = plan.token_tiles > 1 || (heavy && enough) || many ? 2 : 1;
+  plan.blocks = ceil_div(f.tiles(), plan.tiles);
+  const bool waves = plan.blocks > 2 * processors;
+  if (waves && plan.token_tiles == 4) plan.warps = std::min(4u, plan.warps);
+  plan.stages = waves ? 2 : plan.token_tiles == 2 ? 3 : 4;
   const auto bytes = [&](unsigned stages) {
     return kernels::few_tokens_shared_bytes(f, plan.tiles, plan.token_tiles, plan.warps, stages);
   };
   while (plan.warps > 1 && bytes(2) > device.shared_bytes) plan.warps /= 2;
-  plan.stages = 4;
   while (plan.stages > 2 && bytes(plan.stages) > device.shared_bytes) --plan.stages;
   plan.shared_bytes = bytes(plan.stages);
-  plan.blocks = ceil_div(f.tiles(), plan.tiles);
   plan.splits = splits_for(plan.blocks, processors / 2, f.units(), 2 * plan.warps);
   return plan;
 }
 
-/// 16 tiles a block of eight warps, or 8 of four where that gives too few blocks.
+/// Eight tiles a block of four warps: two of them share a multiprocessor.
 [[nodiscard]] inline matmul_plan plan_many_tokens(const device_format& f, unsigned tokens, const device_info& device) {
   const auto processors = static_cast<unsigned>(device.multiprocessors);
-  matmul_plan plan{.kernel = matmul_kernel::many_tokens, .tiles = 2, .token_tiles = 8, .warps = 8};
+  matmul_plan plan{.kernel = matmul_kernel::many_tokens, .tiles = 2, .token_tiles = 8, .warps = 4, .stages = 3};
   const unsigned columns = ceil_div(tokens, plan.token_tiles * token_tile);
-  if (ceil_div(f.tiles(), plan.tiles * plan.warps) * columns < processors * 3 / 4) plan.warps = 4;
   const auto bytes = [&](unsigned stages) {
     return kernels::many_tokens_shared_bytes(f, {plan.tiles, plan.token_tiles, 1}, plan.warps, stages);
   };
-  while (plan.warps > 1 && bytes(2) > device.shared_bytes) plan.warps /= 2;
-  const std::size_t room =
-      plan.warps < 8 ? device.shared_bytes / 2 : device.shared_bytes; // two small blocks side by side
-  plan.stages = 4;
-  while (plan.stages > 2 && bytes(plan.stages) > room) --plan.stages;
+  if (bytes(plan.stages) > device.shared_bytes / 2) plan.stages = 2;
+  while (plan.warps > 1 && bytes(plan.stages) > device.shared_bytes) plan.warps /= 2;
   plan.shared_bytes = bytes(plan.stages);
   plan.blocks = ceil_div(f.tiles(), plan.warps * plan.tiles);
-  plan.splits = splits_for(plan.blocks * columns, plan.warps < 8 ? 2 * processors : processors, f.units(), 4);
+  plan.splits = splits_for(plan.blocks * columns, 2 * processors, f.units(), 4);
   return plan;
 }
 
