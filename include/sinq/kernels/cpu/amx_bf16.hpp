@@ -8,8 +8,8 @@
 /// The kernel of very many tokens on tiles of AMX: weights become tiles of bf16 once for all tokens.
 namespace sinq::detail::amx {
 
-/// Panels and tokens that are multiplied at once: their sums are 1 MiB, bf16_cols_at_once columns of the tokens a quarter
-/// of that, in a second cache of 2 MiB.
+/// Panels and tokens that are multiplied at once: their sums are 1 MiB, bf16_cols_at_once columns of the tokens a
+/// quarter of that, in a second cache of 2 MiB.
 inline constexpr std::size_t most_panels = 32, most_tokens = 512;
 /// Bytes of a tile: of weights 16 pairs of columns x 16 rows x 2, of activations 16 tokens x 32 columns.
 inline constexpr std::size_t tile_bytes = 1024;
