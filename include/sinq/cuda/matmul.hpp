@@ -194,8 +194,8 @@ private:
 /// @errors  errc::invalid_argument (shapes), errc::unsupported (a kernel that the device does not have), errc::device,
 ///          those of options.gemm
 /// Numerics: x' = x t is rounded to the type of x (2^-12 or 2^-9 of each product at most), levels of a codebook too;
-/// all else is f32: |error| <= 2e-6 sum |s (|level| + |z|) x'| besides, 1e-5 with bfloat16. Sums have one order, so that
-/// results are the same bits each time.
+/// all else is f32: |error| <= 2e-6 sum |s (|level| + |z|) x'| besides, 1e-5 with bfloat16. Sums have one order, so
+/// that results are the same bits each time.
 template <class X, class Out>
 [[nodiscard]] result<void> matmul(const device_matrix& w, device_view<X> x, device_view<Out> y, workspace& work,
                                   const matmul_options<std::remove_const_t<X>, Out>& options,
