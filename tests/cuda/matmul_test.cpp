@@ -81,7 +81,7 @@ TEST_CASE("t of up to e^10 and large activations overflow nothing") {
     const auto y = multiply_on_device<float, __half>(image, x, {}, {tokens, kernel, false});
     const auto expected = multiply_in_f64<__half>(p, image, x, tokens, {}, false);
     CHECK(worst_error<float>(y, expected, f32_tolerance<__half>) <= 1);
-    // beside f64 that knows nothing of how t is split: x' is rounded by 2^-12 of itself
+    // beside f64 that knows nothing of how t is split: x' is rounded by 2^-11 of itself
     double worst = 0;
     const std::vector<float> dense = sinq::dequantize(p);
     for (std::size_t m = 0; m < tokens; ++m)

@@ -193,7 +193,7 @@ private:
 /// @param work  memory for x' and partial sums: calls that share it must be on one stream
 /// @errors  errc::invalid_argument (shapes), errc::unsupported (a kernel that the device does not have), errc::device,
 ///          those of options.gemm
-/// Numerics: x' = x t is rounded to the type of x (2^-12 or 2^-9 of each product at most), levels of a codebook too;
+/// Numerics: x' = x t is rounded to the type of x (2^-11 or 2^-8 of each product at most), levels of a codebook too;
 /// all else is f32: |error| <= 2e-6 sum |s (|level| + |z|) x'| besides, 1e-5 with bfloat16. Sums have one order, so
 /// that results are the same bits each time.
 template <class X, class Out>
