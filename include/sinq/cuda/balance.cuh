@@ -14,13 +14,17 @@ struct tile_balance {
 
   const quantize_args& a;
   unsigned tile;
-  double* col_value; ///< [most_cols] in shared memory, as all that follows
+  float* col_value; ///< [most_cols] in shared memory, as all that follows
   float* col_factor;
-  double* col_std;
-  float* col_scale; ///< the best so far
-  double* board;    ///< of of_block
+  float* col_std;
+  float* col_scale;     ///< the best so far
+  double* board;        ///< of of_block
+  float* staged;        ///< as in tile_statistics
+  float* staged_factor; ///< as in tile_statistics
 
-  [[nodiscard]] __device__ __forceinline__ tile_statistics statistics() const { return {a, tile, col_factor, col_std}; }
+  [[nodiscard]] __device__ __forceinline__ tile_statistics statistics(float power) const {
+    return {a, tile, power, col_factor, col_std, staged, staged_factor};
+  }
   [[nodiscard]] __device__ __forceinline__ unsigned cols() const { return a.tile_cols(tile); }
   [[nodiscard]] __device__ __forceinline__ std::size_t row_at(unsigned i) const {
     return std::size_t{tile} * a.format.rows + i;
@@ -57,21 +61,20 @@ struct tile_balance {
 
   [[nodiscard]] __device__ __forceinline__ float imbalance() const {
     if (a.format.rows == 1 && cols() == 1) return 1;
-    double low = DBL_MAX, high = 0;
-    each_sigma([&](double sigma) {
+    float low = FLT_MAX, high = 0;
+    each_sigma([&](float sigma) {
       low = rounded::smaller(low, sigma);
       high = rounded::larger(high, sigma);
     });
-    low = of_block(low, board, take_smaller{});
-    high = of_block(high, board, take_larger{});
-    return rounded::div(static_cast<float>(high), rounded::larger(static_cast<float>(1e-12), static_cast<float>(low)));
+    low = of_block(low, reinterpret_cast<float*>(board), take_smaller{});
+    high = of_block(high, reinterpret_cast<float*>(board), take_larger{});
+    return rounded::div(high, rounded::larger(static_cast<float>(1e-12), low));
   }
 
   [[nodiscard]] __device__ __forceinline__ float smallest_sigma() const {
     float least = a.balance.sigma_max;
-    each_sigma([&](double sigma) {
-      least =
-          rounded::smaller(least, rounded::clamp(static_cast<float>(sigma), a.balance.sigma_min, a.balance.sigma_max));
+    each_sigma([&](float sigma) {
+      least = rounded::smaller(least, rounded::clamp(sigma, a.balance.sigma_min, a.balance.sigma_max));
     });
     return of_block(least, reinterpret_cast<float*>(board), take_smaller{});
   }
@@ -79,9 +82,9 @@ struct tile_balance {
   /// The power of 2^8 that brings the mean binary exponent of the standard deviations into [-9, 7).
   [[nodiscard]] __device__ __forceinline__ float window() const {
     long long sum = 0, count = 0;
-    const auto add = [&](double sigma) {
+    const auto add = [&](float sigma) {
       if (!(sigma > 0)) return;
-      sum += ilogb(sigma);
+      sum += ilogbf(sigma);
       ++count;
     };
     if (cols() > 1)
@@ -98,48 +101,45 @@ struct tile_balance {
     return ldexpf(1.0f, static_cast<int>(-8 * periods));
   }
 
-  [[nodiscard]] __device__ __forceinline__ double stepped(double sigma, double value, double per_target) const {
+  [[nodiscard]] __device__ __forceinline__ float stepped(float sigma, float value, float per_target) const {
     const balance_rule& by = a.balance;
-    double x = rounded::clamp(sigma, static_cast<double>(by.sigma_min), static_cast<double>(by.sigma_max));
-    x = rounded::clamp(rounded::mul(x, per_target), by.ratio_min, by.ratio_max);
-    return rounded::clamp(rounded::mul(x, value), by.scale_min, by.scale_max);
+    const float x = rounded::mul(rounded::clamp(sigma, by.sigma_min, by.sigma_max), per_target);
+    return rounded::clamp(rounded::mul(rounded::clamp(x, by.ratio_min, by.ratio_max), value), by.scale_min,
+                          by.scale_max);
   }
 
-  __device__ __forceinline__ void step(float target, float window) const {
-    const double per_target = rounded::div(1.0, static_cast<double>(target));
+  __device__ __forceinline__ void step(float target) const {
+    const float per_target = rounded::div(1.0f, target);
     if (a.format.rows > 1)
       each_col([&](unsigned j) {
         col_value[j] = stepped(col_std[j], col_value[j], per_target);
-        col_factor[j] = rounded::div(window, static_cast<float>(col_value[j]));
+        col_factor[j] = rounded::div(1.0f, col_value[j]);
       });
     if (cols() > 1)
       each_row([&](std::size_t i) {
         a.row_value[i] = stepped(a.row_std[i], a.row_value[i], per_target);
-        a.row_factor[i] = rounded::div(window, static_cast<float>(a.row_value[i]));
+        a.row_factor[i] = rounded::div(1.0f, a.row_value[i]);
       });
     __syncthreads();
   }
 
   __device__ __forceinline__ void keep() const {
-    each_row([&](std::size_t i) { a.row_scale[i] = static_cast<float>(a.row_value[i]); });
-    each_col([&](unsigned j) { col_scale[j] = static_cast<float>(col_value[j]); });
+    each_row([&](std::size_t i) { a.row_scale[i] = a.row_value[i]; });
+    each_col([&](unsigned j) { col_scale[j] = col_value[j]; });
   }
 
   __device__ __forceinline__ void run() const {
-    statistics().measure();
-    float by = 1;
-    if (a.balance.any_magnitude) by = window();
-    if (by != 1) {
+    float power = 1;
+    statistics(power).measure();
+    if (a.balance.any_magnitude) power = window();
+    if (power != 1) {
       __syncthreads();
-      each_row([&](std::size_t i) { a.row_factor[i] = by; });
-      each_col([&](unsigned j) { col_factor[j] = by; });
-      __syncthreads();
-      statistics().measure();
+      statistics(power).measure();
     }
     const float target = rounded::add(smallest_sigma(), a.balance.target_margin);
     float best = imbalance();
     for (int k = 0; k < a.balance.iterations; ++k) {
-      if (k > 0) statistics().measure();
+      if (k > 0) statistics(power).measure();
       const float current = imbalance();
       if (current <= best) {
         best = current;
@@ -147,7 +147,7 @@ struct tile_balance {
       } else if (a.balance.stop_when_worse) {
         break;
       }
-      step(target, by);
+      step(target);
     }
     __syncthreads();
   }
@@ -161,12 +161,15 @@ struct tile_balance {
 template <class = void>
 __global__ void __launch_bounds__(balance_threads, 1) balance_tiles(quantize_args a) {
   constexpr unsigned most_cols = detail::tile_balance::most_cols;
-  SINQ_SHARED(double, col_value, most_cols);
-  SINQ_SHARED(double, col_std, most_cols);
+  SINQ_SHARED(float, col_value, most_cols);
+  SINQ_SHARED(float, col_std, most_cols);
   SINQ_SHARED(float, col_factor, most_cols);
   SINQ_SHARED(float, col_scale, most_cols);
   SINQ_SHARED(double, board, balance_warps);
-  const detail::tile_balance tile{a, blockIdx.x, col_value, col_factor, col_std, col_scale, board};
+  SINQ_SHARED(float, staged, staged_rows* staged_stride);
+  SINQ_SHARED(float, staged_factor, staged_rows);
+  const detail::tile_balance tile{a,         blockIdx.x, col_value, col_factor,   col_std,
+                                  col_scale, board,      staged,    staged_factor};
   tile.start();
   detail::find_non_finite(a, blockIdx.x, board);
   if (a.balance.balance) tile.run();

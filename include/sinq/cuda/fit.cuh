@@ -12,17 +12,19 @@ struct group_weights {
   static constexpr unsigned parts = unit_cols / 32;
   float value[parts];
 
-  /// Balanced weights of row i: (w / t) / row_scale. @param col_scale  t of column j of the group
+  /// Weights of row i, w / t. @param col_scale  t of column j of the group
   template <class ColScale>
   __device__ __forceinline__ void load(const quantize_args& a, unsigned tile, unsigned i, ColScale col_scale) {
-    const float row_scale = a.row_scale[std::size_t{tile} * a.format.rows + i];
     SINQ_EACH (k, parts) {
       const unsigned j = threadIdx.x % 32 + 32 * k;
-      value[k] = 0;
-      if (j < a.tile_cols(tile))
-        value[k] =
-            rounded::div(rounded::div(a.at(i, std::size_t{tile} * a.format.group_size + j), col_scale(j)), row_scale);
+      value[k] = j < a.tile_cols(tile) ? column(a, tile, i, j, col_scale) : 0.0f;
     }
+  }
+  template <class ColScale>
+  [[nodiscard]] __device__ __forceinline__ static float column(const quantize_args& a, unsigned tile, unsigned i,
+                                                               unsigned j, ColScale col_scale) {
+    const float w = a.at(i, std::size_t{tile} * a.format.group_size + j);
+    return a.balance.balance ? rounded::quotient(w, col_scale(j)) : w;
   }
   /// The smallest and the largest of all lanes.
   [[nodiscard]] __device__ __forceinline__ float2 range(unsigned cols) const {
@@ -52,6 +54,19 @@ struct group_weights {
     for (int flipped = 8; flipped > 0; flipped /= 2)
       sum = rounded::add(sum, __shfl_xor_sync(ptx::all_lanes, sum, flipped));
     return static_cast<float>(rounded::div(sum, static_cast<double>(cols)));
+  }
+  /// The mean of balanced weights from four sums of every fourth column, as lane_range_loop of quant/lane_codes.hpp
+  /// finds it.
+  template <class ColScale>
+  [[nodiscard]] __device__ __forceinline__ static float balanced_mean(const quantize_args& a, unsigned tile, unsigned i,
+                                                                      float row_scale, ColScale col_scale) {
+    const unsigned cols = a.tile_cols(tile), lane = threadIdx.x % 32;
+    float sum = 0;
+    for (unsigned j = lane; lane < 4 && j < cols; j += 4) sum = rounded::add(sum, column(a, tile, i, j, col_scale));
+    float part[4];
+    SINQ_EACH (k, 4) part[k] = __shfl_sync(ptx::all_lanes, sum, static_cast<int>(k));
+    const float all = rounded::add(rounded::add(part[0], part[1]), rounded::add(part[2], part[3]));
+    return rounded::div(rounded::div(all, static_cast<float>(cols)), row_scale);
   }
 };
 
@@ -132,12 +147,21 @@ __device__ __forceinline__ int fit_tile(const quantize_args& a, unsigned tile, c
   const unsigned cols = a.tile_cols(tile);
   float least = FLT_MAX, most = 0;
   for (unsigned i = threadIdx.x / 32; i < a.format.rows; i += blockDim.x / 32) {
-    group_weights x;
-    x.load(a, tile, i, [&](unsigned j) { return col_scale[j]; });
-    const float2 range = x.range(cols);
-    const float2 fit =
-        a.fit.codebook ? fit_codebook(a.fit, range, a.fit.symmetric ? 0.0f : x.mean(cols)) : fit_uniform(a.fit, range);
     const std::size_t at = std::size_t{tile} * a.format.rows + i;
+    const auto t = [&](unsigned j) { return col_scale[j]; };
+    group_weights x;
+    x.load(a, tile, i, t);
+    float2 range = x.range(cols);
+    range = make_float2(rounded::div(range.x, a.row_scale[at]), rounded::div(range.y, a.row_scale[at]));
+    float2 fit;
+    if (!a.fit.codebook)
+      fit = fit_uniform(a.fit, range);
+    else if (a.fit.symmetric)
+      fit = fit_codebook(a.fit, range, 0);
+    else
+      fit =
+          fit_codebook(a.fit, range,
+                       a.balance.balance ? group_weights::balanced_mean(a, tile, i, a.row_scale[at], t) : x.mean(cols));
     if (threadIdx.x % 32 == 0) {
       a.group_scale[at] = fit.x;
       a.group_zero[at] = fit.y;

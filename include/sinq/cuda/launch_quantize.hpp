@@ -110,19 +110,17 @@ private:
                      .target_margin = s.target_margin,
                      .ratio_min = s.ratio_min,
                      .ratio_max = s.ratio_max,
-                     .scale_min = std::exp(static_cast<double>(s.log_scale_min)),
-                     .scale_max = std::exp(static_cast<double>(s.log_scale_max))};
+                     .scale_min = static_cast<float>(std::exp(static_cast<double>(s.log_scale_min))),
+                     .scale_max = static_cast<float>(std::exp(static_cast<double>(s.log_scale_max)))};
   }
 
-  /// Divides the workspace among what lies between the kernels, doubles first.
+  /// Divides the workspace among what lies between the kernels, the widest first.
   [[nodiscard]] result<void> fill_args(device_matrix& out) {
     fill_rules();
     const device_format& f = args_.format;
     tiles_ = ceil_div(f.cols, f.group_size);
     const std::size_t lines = std::size_t{tiles_} * f.rows;
-    const std::size_t partial = std::size_t{tiles_} * args_.row_blocks() * f.group_size;
-    const std::size_t bytes = lines * (2 * sizeof(double) + 4 * sizeof(float)) + partial * sizeof(float2) +
-                              tiles_ * (sizeof(std::uint64_t) + sizeof(int));
+    const std::size_t bytes = lines * 6 * sizeof(float) + tiles_ * (sizeof(std::uint64_t) + sizeof(int));
     if (result<void> ok = work_.reserve(bytes, on_); !ok) return ok;
     std::byte* at = work_.data();
     const auto take = [&]<class T>(T*& to, std::size_t count) {
@@ -132,7 +130,6 @@ private:
     take(args_.bad, tiles_);
     take(args_.row_value, lines);
     take(args_.row_std, lines);
-    take(args_.partial, partial);
     take(args_.row_factor, lines);
     take(args_.row_scale, lines);
     take(args_.group_scale, lines);

@@ -58,8 +58,9 @@ __device__ __forceinline__ void coarsen(const fit_rule& by, unsigned cols, float
   SINQ_EACH (k, group_weights::parts) {
     zeros = zeros && x.value[k] == 0;
     if (lane + 32 * k >= cols) continue;
-    group.code[k] =
-        step == 0 ? a.fit.at_zero : code_at(a.fit, rounded::add(rounded::div(x.value[k], step), group.zero));
+    const float balanced = a.balance.balance ? rounded::quotient(x.value[k], a.row_scale[at]) : x.value[k];
+    const float place = a.balance.balance ? rounded::quotient(balanced, step) : rounded::div(balanced, step);
+    group.code[k] = step == 0 ? a.fit.at_zero : code_at(a.fit, rounded::add(place, group.zero));
   }
   zeros = __all_sync(ptx::all_lanes, zeros) != 0;
   const float scale = ldexpf(rounded::mul(step, a.row_scale[at]), -shift);

@@ -28,8 +28,8 @@ struct balance_rule {
   bool stop_when_worse = true;
   bool any_magnitude = true;
   float sigma_min, sigma_max, target_margin;
-  double ratio_min, ratio_max;
-  double scale_min, scale_max;
+  float ratio_min, ratio_max;
+  float scale_min, scale_max;
 };
 
 /// What the kernels of quantize read and write. A tile is a group of columns of all rows; it has index g.
@@ -40,14 +40,13 @@ struct quantize_args {
   output_type type;
   fit_rule fit;
   balance_rule balance;
-  // of a tile g, at g * rows or g * row_blocks * group_size
-  double* row_value; ///< scales of the rows while they are found
-  double* row_std;
-  float* row_factor;  ///< reciprocals of row_value, times the window
+  // of a tile g, at g * rows
+  float* row_value; ///< scales of the rows while they are found
+  float* row_std;
+  float* row_factor;  ///< reciprocals of row_value
   float* row_scale;   ///< the best so far
   float* group_scale; ///< of the balanced weights
   float* group_zero;
-  float2* partial;    ///< sums and sums of squares of 32 rows of a column
   std::uint64_t* bad; ///< [groups] row-major place of the first weight that is not finite, or all ones
   int* shift;         ///< [groups] power of two that moves from the scales into t
   // results
@@ -55,7 +54,6 @@ struct quantize_args {
   float* unit;            ///< [groups]
   unsigned char* weights; ///< records of device_format
 
-  [[nodiscard]] __host__ __device__ unsigned row_blocks() const { return (format.rows + 31) / 32; }
   /// Columns of tile g.
   [[nodiscard]] __host__ __device__ unsigned tile_cols(unsigned g) const {
     const unsigned left = format.cols - g * format.group_size;

@@ -17,6 +17,16 @@ __device__ __forceinline__ float mul(float a, float b) {
 __device__ __forceinline__ float div(float a, float b) {
   return __fdiv_rn(a, b);
 }
+/// a b + c, rounded once.
+__device__ __forceinline__ float add_product(float a, float b, float c) {
+  return __fmaf_rn(a, b, c);
+}
+/// x / d as fast_divisor of core/wide.hpp finds it: to the last bit, but for quotients that are very small.
+__device__ __forceinline__ float quotient(float x, float d) {
+  const float inverse = __fdiv_rn(1.0f, d), near = __fmul_rn(x, inverse);
+  if (!(fabsf(near) < 0x1p100f)) return __fdiv_rn(x, d);
+  return __fmaf_rn(__fmaf_rn(near, -d, x), inverse, near);
+}
 __device__ __forceinline__ double add(double a, double b) {
   return __dadd_rn(a, b);
 }
