@@ -108,6 +108,7 @@ struct tile_balance {
                           by.scale_max);
   }
 
+  /// Others may read the factors after the next barrier.
   __device__ __forceinline__ void step(float target) const {
     const float per_target = rounded::div(1.0f, target);
     if (a.format.rows > 1)
@@ -120,7 +121,6 @@ struct tile_balance {
         a.row_value[i] = stepped(a.row_std[i], a.row_value[i], per_target);
         a.row_factor[i] = rounded::div(1.0f, a.row_value[i]);
       });
-    __syncthreads();
   }
 
   __device__ __forceinline__ void keep() const {
