@@ -7,7 +7,8 @@ if(CMAKE_CUDA_COMPILER)
 endif()
 
 # Every kernel for every architecture: warnings, spills, stack, and the table of device/resources.txt.
-foreach(architectures IN ITEMS compute_75=sm_75 compute_80=sm_80,sm_86,sm_89 compute_90=sm_90,sm_100,sm_120)
+foreach(architectures IN ITEMS compute_75=sm_75 compute_80=sm_80,sm_86,sm_89 compute_90=sm_90,sm_100
+                               compute_120=sm_120)
   string(REGEX REPLACE "=.*" "" name ${architectures})
   add_test(NAME nvcc/${name}
            COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/cuda/device/check.py
