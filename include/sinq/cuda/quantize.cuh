@@ -39,8 +39,7 @@ __device__ __forceinline__ void coarsen(const fit_rule& by, unsigned cols, float
   };
   const float zero = by.symmetric ? by.top * 0.5f : rintf(-position(smallest));
   SINQ_EACH (k, group_weights::parts)
-    group.code[k] =
-        static_cast<unsigned>(rounded::clamp(rintf(rounded::add(position(group.code[k]), zero)), 0.0f, by.top));
+    group.code[k] = __float2uint_rn(rounded::clamp(rounded::add(position(group.code[k]), zero), 0.0f, by.top));
   group.zero = zero;
 }
 
