@@ -20,6 +20,7 @@
 #include "pack/dequantize.hpp"
 #include "pack/layout.hpp"
 #include "pack/pack.hpp"
+#include "pack/panel_auxiliaries.hpp"
 #include "pack/panels.hpp"
 #include "pack/quantize_packed.hpp"
 #include "pack/to_packed.hpp"

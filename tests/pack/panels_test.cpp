@@ -4,6 +4,7 @@
 #include "support/random_quantized.hpp"
 
 #include <sinq/pack/pack.hpp>
+#include <sinq/pack/panel_auxiliaries.hpp>
 #include <sinq/pack/panels.hpp>
 #include <sinq/pack/to_packed.hpp>
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "../core/format.hpp"
+#include "../core/types.hpp"
 
 #include <array>
 #include <cstdint>

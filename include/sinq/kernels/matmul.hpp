@@ -1,5 +1,6 @@
 #pragma once
 
+#include "../pack/panel_auxiliaries.hpp"
 #include "dispatch.hpp"
 
 #include <optional>
