@@ -23,8 +23,7 @@ struct group_weights {
   template <class ColScale>
   [[nodiscard]] __device__ __forceinline__ static float column(const quantize_args& a, unsigned tile, unsigned i,
                                                                unsigned j, ColScale col_scale) {
-    const float w = a.at(i, std::size_t{tile} * a.format.group_size + j);
-    return a.balance.balance ? rounded::quotient(w, col_scale(j)) : w;
+    return rounded::divisor{col_scale(j)}(a.at(i, std::size_t{tile} * a.format.group_size + j));
   }
   /// The smallest and the largest of all lanes.
   [[nodiscard]] __device__ __forceinline__ float2 range(unsigned cols) const {

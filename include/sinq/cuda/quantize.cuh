@@ -54,11 +54,11 @@ __device__ __forceinline__ void coarsen(const fit_rule& by, unsigned cols, float
   coded_group group;
   group.zero = a.group_zero[at];
   bool zeros = true;
+  const rounded::divisor by_row{a.row_scale[at]}, by_step{step == 0 ? 1.0f : step};
   SINQ_EACH (k, group_weights::parts) {
     zeros = zeros && x.value[k] == 0;
     if (lane + 32 * k >= cols) continue;
-    const float balanced = a.balance.balance ? rounded::quotient(x.value[k], a.row_scale[at]) : x.value[k];
-    const float place = a.balance.balance ? rounded::quotient(balanced, step) : rounded::div(balanced, step);
+    const float place = by_step(by_row(x.value[k]));
     group.code[k] = step == 0 ? a.fit.at_zero : code_at(a.fit, rounded::add(place, group.zero));
   }
   zeros = __all_sync(ptx::all_lanes, zeros) != 0;
@@ -75,7 +75,7 @@ __device__ __forceinline__ void coarsen(const fit_rule& by, unsigned cols, float
 /// Writes codes, scales and zero points of balanced weights as records of device_format.
 /// Grid (units / 4, tiles of 16 rows), 128 threads: each warp has one record.
 template <code_form Form>
-__global__ void __launch_bounds__(128) write_codes(quantize_args a) {
+__global__ void __launch_bounds__(128, 4) write_codes(quantize_args a) {
   constexpr unsigned row_bytes = unit_cols + 8; // eight rows apart, lanes want different banks
   SINQ_SHARED(unsigned char, shared, 4 * tile_rows * row_bytes);
   const unsigned lane = threadIdx.x % 32, unit = blockIdx.x * 4 + threadIdx.x / 32;

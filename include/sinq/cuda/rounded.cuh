@@ -21,12 +21,21 @@ __device__ __forceinline__ float div(float a, float b) {
 __device__ __forceinline__ float add_product(float a, float b, float c) {
   return __fmaf_rn(a, b, c);
 }
-/// x / d as fast_divisor of core/wide.hpp finds it: to the last bit, but for quotients that are very small.
-__device__ __forceinline__ float quotient(float x, float d) {
-  const float inverse = __fdiv_rn(1.0f, d), near = __fmul_rn(x, inverse);
-  if (!(fabsf(near) < 0x1p100f)) return __fdiv_rn(x, d);
-  return __fmaf_rn(__fmaf_rn(near, -d, x), inverse, near);
-}
+/// Divides as fast_divisor of core/wide.hpp does: to the last bit, but for quotients that are very small.
+class divisor {
+public:
+  __device__ __forceinline__ explicit divisor(float d) {
+    minus_ = -d;
+    inverse_ = __fdiv_rn(1.0f, d);
+  }
+  [[nodiscard]] __device__ __forceinline__ float operator()(float x) const {
+    const float near = __fmul_rn(x, inverse_);
+    return fabsf(near) < INFINITY ? __fmaf_rn(__fmaf_rn(near, minus_, x), inverse_, near) : near;
+  }
+
+private:
+  float minus_, inverse_;
+};
 __device__ __forceinline__ double add(double a, double b) {
   return __dadd_rn(a, b);
 }
