@@ -50,10 +50,13 @@ struct panel_product {
   [[nodiscard]] panel_product panel(std::size_t n) const {
     panel_product one = *this;
     one.codes += n * panel_bytes;
-    one.scale += n * aux_apart;
-    one.zero += n * aux_apart;
-    if (half_scale != nullptr) one.half_scale += n * aux_apart * sizeof(float16);
-    if (half_zero != nullptr) one.half_zero += n * aux_apart * sizeof(float16);
+    const auto move = [](auto*& lanes, std::size_t by) {
+      if (lanes != nullptr) lanes += by;
+    };
+    move(one.scale, n * aux_apart);
+    move(one.zero, n * aux_apart);
+    move(one.half_scale, n * aux_apart * sizeof(float16));
+    move(one.half_zero, n * aux_apart * sizeof(float16));
     one.y += n * tokens * panel_rows;
     return one;
   }
