@@ -182,7 +182,8 @@ public:
   void fit(std::span<float> low, std::span<float> high, std::span<const float>) const { fit(low, high); }
   template <class Use>
   void with_grid(Use&& use) const {
-    use(detail::uniform_grid{levels_}, static_cast<float>(max_code(bits_) / 2));
+    const int middle = max_code(bits_) / 2;
+    use(detail::uniform_grid{levels_}, static_cast<float>(middle));
   }
 
 private:
