@@ -164,8 +164,8 @@ private:
   void step(work& job, const detail::hqq_block& block, std::size_t row, std::size_t place,
             std::span<const detail::hqq_shrink> shrinks) const {
     std::array<detail::hqq_lanes, steps_at_once> errors;
-    detail::run_wide<detail::hqq_loop>(block, shrinks, &job.inverse[place], &job.zero[place], job.zeros.data() + place,
-                                       job.zero.size(), errors.data());
+    detail::run_wide<detail::hqq_loop>(block, shrinks, &job.inverse[place], &job.zero[place],
+                                       job.zeros.empty() ? nullptr : &job.zeros[place], job.zero.size(), errors.data());
     for (std::size_t k = 0; k < shrinks.size(); ++k)
       for (std::size_t lane = 0; lane < std::min(detail::tile_lanes, job.w.rows() - row); ++lane)
         job.row_error[k * job.w.rows() + row + lane] += static_cast<double>(errors[k][lane]);
