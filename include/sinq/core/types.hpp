@@ -2,6 +2,7 @@
 
 #include "config.hpp"
 #include "dtype.hpp"
+#include "finite.hpp"
 
 #include <Eigen/Core>
 
@@ -84,13 +85,5 @@ concept weight_element = requires {
 /// The dtype of an element type, as in dtype_of<bfloat16> == dtype::bf16.
 template <weight_element T>
 inline constexpr dtype dtype_of = detail::dtype_of<T>::value;
-
-/// True unless NaN or infinite; looks at the bits, so that it holds under -ffast-math too.
-[[nodiscard]] inline bool is_finite(float value) {
-  return (std::bit_cast<std::uint32_t>(value) & 0x7f800000u) != 0x7f800000u;
-}
-[[nodiscard]] inline bool is_finite(double value) {
-  return (std::bit_cast<std::uint64_t>(value) & 0x7ff0000000000000u) != 0x7ff0000000000000u;
-}
 
 } // namespace sinq

@@ -64,7 +64,7 @@ private:
     if (o_.group_size != 32 && o_.group_size != 64 && o_.group_size != 128)
       return make_error(errc::invalid_argument, "cuda::quantize: group_size is ", o_.group_size,
                         ", expected 32, 64 or 128");
-    if (result<void> ok = check(o_.sinkhorn); !ok) return ok;
+    if (result<void> ok = sinq::check(o_.sinkhorn); !ok) return ok;
     const code_form form = nf4            ? code_form::table4
                            : o_.bits == 2 ? code_form::u2
                            : o_.bits == 3 ? code_form::u3
@@ -72,15 +72,6 @@ private:
                                           : code_form::u8;
     args_.format = {static_cast<unsigned>(rows_), static_cast<unsigned>(cols_), form, o_.group_size};
     return {};
-  }
-
-  [[nodiscard]] static result<void> check(const sinkhorn_options& o) {
-    const bool ok = o.iterations >= 0 && o.ratio_min > 0 && o.ratio_min <= 1 && o.ratio_max >= 1 &&
-                    std::isfinite(o.ratio_max) && o.log_scale_min <= 0 && o.log_scale_min >= -40 &&
-                    o.log_scale_max >= 0 && o.log_scale_max <= 40 && o.sigma_min > 0 && o.sigma_min <= o.sigma_max &&
-                    std::isfinite(o.sigma_max) && o.target_margin >= 0;
-    if (ok) return {};
-    return make_error(errc::invalid_argument, "cuda::quantize: bounds of the Sinkhorn iteration out of order");
   }
 
   [[nodiscard]] result<void> fill_levels(device_matrix& out) {
@@ -188,8 +179,7 @@ private:
 /// @return   what to_device_layout makes of pack(quantize(w, {.refine = refine_mode::none, .col_scale = dtype::f32})):
 ///           the same bytes
 /// @errors   errc::empty_matrix, errc::invalid_argument, errc::unsupported (options), errc::non_finite (the first row
-/// and
-///           column), errc::device
+///           and column), errc::device
 template <class T>
 [[nodiscard]] result<device_matrix> quantize(device_view<T> w, const quantize_options& options, workspace& work,
                                              cudaStream_t on = nullptr) {

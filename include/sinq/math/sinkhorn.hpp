@@ -131,22 +131,6 @@ public:
     detail::run_wide<detail::divide_loop<R>>(w, row_scale.data(), col_scale.data(), out);
   }
 
-  /// Whether the iteration can run with these options.
-  [[nodiscard]] static result<void> check(const sinkhorn_options& o) {
-    if (o.iterations < 0)
-      return make_error(errc::invalid_argument, "sinkhorn: iterations is ", o.iterations, ", expected >= 0");
-    if (!(o.ratio_min > 0 && o.ratio_min <= 1 && o.ratio_max >= 1 && is_finite(o.ratio_max)))
-      return make_error(errc::invalid_argument, "sinkhorn: step bounds are [", o.ratio_min, ", ", o.ratio_max,
-                        "], expected 0 < ratio_min <= 1 <= ratio_max");
-    if (!(o.log_scale_min <= 0 && o.log_scale_max >= 0 && o.log_scale_min >= -40 && o.log_scale_max <= 40))
-      return make_error(errc::invalid_argument, "sinkhorn: log scale bounds are [", o.log_scale_min, ", ",
-                        o.log_scale_max, "], expected -40 <= log_scale_min <= 0 <= log_scale_max <= 40");
-    if (!(o.sigma_min > 0 && o.sigma_min <= o.sigma_max && is_finite(o.sigma_max) && o.target_margin >= 0))
-      return make_error(errc::invalid_argument, "sinkhorn: sigma bounds are [", o.sigma_min, ", ", o.sigma_max,
-                        "] and the margin ", o.target_margin, ", expected 0 < sigma_min <= sigma_max, margin >= 0");
-    return {};
-  }
-
 private:
   /// A matrix whose standard deviations, times the factors in the workspace, come from sums in double.
   struct measured_matrix {

@@ -97,7 +97,7 @@ private:
           "the activation-aware search needs mean_abs, E|x_j| [K], or inputs, a sample [tokens x K] of x");
     if (const std::string_view part = output_error::missing(inputs, options_.loss); !part.empty())
       return make_error(errc::invalid_argument, "the activation-aware search needs ", part);
-    if (options_.balance) return sinkhorn_normalizer<float>::check(*options_.balance);
+    if (options_.balance) return sinq::check(*options_.balance);
     return {};
   }
 

@@ -19,7 +19,7 @@ template <bool Balanced, quantizer Q>
 [[nodiscard]] result<quantized_matrix> run_tiles(const weight_view& w, const quantize_options& o,
                                                  const matrix_format& format, const Q& q, block_sink* sink) {
   if constexpr (Balanced) {
-    if (result<void> ok = sinkhorn_normalizer<float>::check(o.sinkhorn); !ok) return ok.error();
+    if (result<void> ok = check(o.sinkhorn); !ok) return ok.error();
     return quantize_tiles(w, format, "", sinkhorn_quantizer{o.sinkhorn, q}, o.run, sink);
   } else {
     return quantize_tiles(w, format, "", q, o.run, sink);
@@ -30,7 +30,7 @@ template <bool Balanced>
 [[nodiscard]] result<quantized_matrix> quantize_rtn(const weight_view& w, const quantize_options& o,
                                                     const matrix_format& format, block_sink* sink) {
   if (o.chosen_refinement() == refine_mode::none) return run_tiles<Balanced>(w, o, format, o.rtn(), sink);
-  if (result<void> ok = sinkhorn_normalizer<float>::check(o.sinkhorn); Balanced && !ok) return ok.error();
+  if (result<void> ok = check(o.sinkhorn); Balanced && !ok) return ok.error();
   result<quantized_matrix> q = quantize_tiles(w, format, "", initial_scales<Balanced>{o.rtn(), o.sinkhorn}, o.run);
   if (q) q->codes = {}; // refinement chooses them
   return q;
