@@ -10,8 +10,6 @@ using namespace sinq_test;
 
 namespace {
 
-namespace amx = sinq::detail::amx;
-
 matrix multiplied_by(const sinq::detail::kernel& kernel, const sinq::panel_matrix& w, const matrix& x,
                      const sinq::matmul_options& options) {
   matrix y{x.rows, w.format.rows};
@@ -22,24 +20,11 @@ matrix multiplied_by(const sinq::detail::kernel& kernel, const sinq::panel_matri
 }
 /// What the kernel of bf16 gives on tiles that are emulated.
 matrix multiplied_in_bf16(const sinq::panel_matrix& w, const matrix& x, const sinq::matmul_options& options = {}) {
-  return multiplied_by(sinq::detail::with_bits(w.format.bits,
-                                               [](auto bits) {
-                                                 return sinq::detail::kernel{amx::multiply_bf16<emulated_tiles, bits()>,
-                                                                             sinq::detail::activation_form::tiles,
-                                                                             amx::most_panels, amx::most_tokens};
-                                               }),
-                       w, x, options);
+  return multiplied_by(sinq::detail::bf16_on_tiles<emulated_tiles>(w.format.bits), w, x, options);
 }
 /// What that of bytes gives.
 matrix multiplied_in_bytes(const sinq::panel_matrix& w, const matrix& x, const sinq::matmul_options& options = {}) {
-  return multiplied_by(sinq::detail::with_bits(w.format.bits,
-                                               [](auto bits) {
-                                                 return sinq::detail::kernel{
-                                                     amx::multiply_bytes<emulated_tiles, bits()>,
-                                                     sinq::detail::activation_form::byte_tiles, amx::most_byte_panels,
-                                                     amx::fewest_bf16_tokens, true};
-                                               }),
-                       w, x, options);
+  return multiplied_by(sinq::detail::bytes_on_tiles<emulated_tiles>(w.format.bits), w, x, options);
 }
 
 /// What the kernel of bytes that is written down gives, as other kernels of bytes should but for the rounding of sums.

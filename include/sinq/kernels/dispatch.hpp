@@ -30,20 +30,34 @@ auto with_bits(int bits, F&& f) {
 [[nodiscard]] inline kernel exact_kernel(int bits) {
   return with_bits(bits, [](auto width) { return kernel{multiply_exact<width()>, activation_form::floats}; });
 }
+
+#if SINQ_AMX
+/// The kernels of AMX, on its tiles or on what stands for them in a test.
+template <class Tiles>
+[[nodiscard]] kernel bytes_on_tiles(int bits) {
+  return with_bits(bits, [](auto width) {
+    return kernel{amx::multiply_bytes<Tiles, width()>, activation_form::byte_tiles, amx::most_byte_panels,
+                  amx::fewest_bf16_tokens, true};
+  });
+}
+template <class Tiles>
+[[nodiscard]] kernel bf16_on_tiles(int bits) {
+  return with_bits(bits, [](auto width) {
+    return kernel{amx::multiply_bf16<Tiles, width()>, activation_form::tiles, amx::most_panels, amx::most_tokens};
+  });
+}
+#endif
+
 /// The kernel of bytes for the instruction set in use. Without dot products of bytes, AVX-512 takes that of AVX2, and
 /// AArch64 the one that is written down in whole numbers. Tiles of AMX take more than eight tokens.
 [[nodiscard]] inline kernel int8_kernel(int bits, [[maybe_unused]] std::size_t tokens) {
+  [[maybe_unused]] const isa here = current_isa();
+#if SINQ_AMX
+  if (here == isa::amx && tokens >= amx::fewest_bf16_tokens) return bf16_on_tiles<amx::hardware_tiles>(bits);
+  if (here == isa::amx && tokens >= amx::fewest_byte_tokens) return bytes_on_tiles<amx::hardware_tiles>(bits);
+#endif
   return with_bits(bits, [&](auto width) {
     kernel k{multiply_int8<width()>, activation_form::bytes};
-    [[maybe_unused]] const isa here = current_isa();
-#if SINQ_AMX
-    if (here == isa::amx && tokens >= amx::fewest_bf16_tokens)
-      return kernel{amx::multiply_bf16<amx::hardware_tiles, width()>, activation_form::tiles, amx::most_panels,
-                    amx::most_tokens};
-    if (here == isa::amx && tokens > 8)
-      return kernel{amx::multiply_bytes<amx::hardware_tiles, width()>, activation_form::byte_tiles,
-                    amx::most_byte_panels, amx::fewest_bf16_tokens, true};
-#endif
 #if SINQ_X86
     static const bool has_dot_products = vnni::has_dot_products();
     if (vector_floats(here) == 16 && has_dot_products) {

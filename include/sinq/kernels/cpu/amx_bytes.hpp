@@ -1,7 +1,7 @@
 #pragma once
 
 #include "amx_tiles.hpp"
-#include "aux_lanes.hpp"
+#include "lanes512.hpp"
 
 #if SINQ_AMX
 
@@ -13,6 +13,8 @@ inline constexpr std::size_t byte_steps_at_once = 4;
 
 /// Panels whose outputs are written together.
 inline constexpr std::size_t most_byte_panels = 8;
+/// With fewer tokens than this, dot products of bytes are sooner done.
+inline constexpr std::size_t fewest_byte_tokens = 9;
 
 /// Bytes of a tile of codes: [Step / 4][16 rows x 4 columns].
 template <int Step>
@@ -21,23 +23,14 @@ inline constexpr std::size_t code_tile_bytes = Step* panel_rows;
 /// Writes the codes of steps [begin, end) of one panel as tiles of bytes.
 template <int Bits, bool Codebook, int Step>
 SINQ_TARGET_AMX void write_code_tiles(const panel_product& p, std::size_t begin, std::size_t end, byte* to) {
-  __m512i table = _mm512_setzero_si512();
-  if constexpr (Codebook)
-    for (int part = 0; part < 4; ++part)
-      __builtin_memcpy(reinterpret_cast<char*>(&table) + 16 * part, p.byte_levels, 16);
+  const __m512i table = level_table<Codebook>(p);
   for (std::size_t j = begin * Step; j < end * Step; j += 32) {
     const byte* const block = p.codes + j / block_cols * block_bytes(Bits);
     const std::size_t half = j % block_cols / 32;
     prefetch_half<Bits, 1>(p, block, half);
 #pragma GCC unroll 8
-    for (std::size_t q = 0; q < 8; ++q, to += 4 * panel_rows) {
-      vec<std::uint32_t, 16> codes;
-      load_quad<Bits, 16>(block, half, q, 0, codes);
-      __m512i values;
-      load(&codes, values);
-      if constexpr (Codebook) values = _mm512_shuffle_epi8(table, values);
-      store(values, to);
-    }
+    for (std::size_t q = 0; q < 8; ++q, to += 4 * panel_rows)
+      store(load_values<Bits, Codebook>(block, half, q, table), to);
   }
 }
 

@@ -1,6 +1,6 @@
 #pragma once
 
-#include "aux_lanes.hpp"
+#include "lanes512.hpp"
 
 #if SINQ_X86
 
@@ -21,10 +21,7 @@ namespace sinq::detail::vnni {
 template <int Bits, bool Codebook, int Step, int T, int P>
 SINQ_TARGET_VNNI void multiply_tokens(const panel_product& p, std::size_t token, std::size_t begin, std::size_t end) {
   constexpr int chains = T * P > 8 ? 1 : 2;
-  __m512i table = _mm512_setzero_si512();
-  if constexpr (Codebook)
-    for (int part = 0; part < 4; ++part)
-      __builtin_memcpy(reinterpret_cast<char*>(&table) + 16 * part, p.byte_levels, 16);
+  const __m512i table = level_table<Codebook>(p);
   float* y[P];
   for (int n = 0; n < P; ++n) y[n] = p.y + (static_cast<std::size_t>(n) * p.tokens + token) * panel_rows;
   std::size_t lanes = begin * Step / p.group_size * panel_rows;
@@ -45,13 +42,9 @@ SINQ_TARGET_VNNI void multiply_tokens(const panel_product& p, std::size_t token,
       for (int q = 0; q < 8; ++q) {
         __m512i values[P];
 #pragma GCC unroll 2
-        for (int n = 0; n < P; ++n) {
-          vec<std::uint32_t, 16> codes;
-          load_quad<Bits, 16>(block + static_cast<std::size_t>(n) * p.panel_bytes, half, static_cast<std::size_t>(q), 0,
-                              codes);
-          load(&codes, values[n]);
-          if constexpr (Codebook) values[n] = _mm512_shuffle_epi8(table, values[n]);
-        }
+        for (int n = 0; n < P; ++n)
+          values[n] = load_values<Bits, Codebook>(block + static_cast<std::size_t>(n) * p.panel_bytes, half,
+                                                  static_cast<std::size_t>(q), table);
 #pragma GCC unroll 8
         for (int m = 0; m < T; ++m) {
           std::int32_t four;

@@ -1,0 +1,46 @@
+#pragma once
+
+#include "../panel.hpp"
+
+#if SINQ_X86
+
+#include <immintrin.h>
+
+/// What the kernels of bytes on vectors of 512 bits share: how codes, scales and zero points of 16 rows are read.
+namespace sinq::detail {
+
+/// The levels of a codebook for bytes, or nothing, where _mm512_shuffle_epi8 looks them up.
+template <bool Codebook>
+SINQ_TARGET_AVX512 SINQ_INLINE __m512i level_table([[maybe_unused]] const panel_product& p) {
+  if constexpr (Codebook)
+    return _mm512_maskz_broadcast_i32x4(0xffff, _mm_loadu_si128(reinterpret_cast<const __m128i*>(p.byte_levels)));
+  else
+    return _mm512_setzero_si512();
+}
+
+/// The values that four columns of 16 rows stand for, a column a byte; see load_quad.
+/// @param table  of level_table
+template <int Bits, bool Codebook>
+SINQ_TARGET_AVX512 SINQ_INLINE __m512i load_values(const byte* block, std::size_t half, std::size_t q,
+                                                   const __m512i& table) {
+  vec<std::uint32_t, 16> codes;
+  load_quad<Bits, 16>(block, half, q, 0, codes);
+  __m512i values;
+  load(&codes, values);
+  if constexpr (Codebook) values = _mm512_shuffle_epi8(table, values);
+  return values;
+}
+
+/// Scales or zero points of 16 rows, from where panel_product has them.
+/// @param halves  of f16, or nullptr: floats have them
+SINQ_TARGET_AVX512 SINQ_INLINE void load_lanes(const float* floats, const byte* halves, std::size_t at,
+                                               vec<float, 16>& to) {
+  if (halves == nullptr) return load(floats + at, to);
+  const __m512 lanes = _mm512_maskz_cvtph_ps(
+      0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(halves + at * sizeof(float16))));
+  load(&lanes, to);
+}
+
+} // namespace sinq::detail
+
+#endif
