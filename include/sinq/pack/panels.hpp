@@ -163,19 +163,19 @@ inline void spread_lane(const byte* from, std::size_t count, std::size_t size, s
   for (std::size_t g = 0; g < count; ++g) std::memcpy(to + (g * panel_rows + lane) * size, from + g * size, size);
 }
 
+/// Memory for what differs between panels and a packed matrix.
+struct layout_parts {
+  std::span<byte> codes, scale, zero, scale_base, zero_base;
+};
+
 /// Writes the panels of a packed matrix: the scratch of one task.
 class panel_writer {
 public:
-  /// What differs from the packed matrix, of all panels or of one.
-  struct parts {
-    std::span<byte> codes, scale, zero, scale_base, zero_base;
-  };
-
   explicit panel_writer(const packed_matrix& p)
       : p_{p}, shape_{p.format}, codes_(panel_rows * code_stride(shape_.blocks)) {}
 
   /// Writes a panel. Lanes without a row become zeros.
-  void operator()(std::size_t panel, const parts& to) {
+  void operator()(std::size_t panel, const layout_parts& to) {
     const matrix_format& f = p_.format;
     const std::size_t count = shape_.row_count(panel);
     const std::size_t stride = code_stride(shape_.blocks);
@@ -212,8 +212,7 @@ private:
 };
 
 /// Panel n of parts that hold `panels` of them.
-[[nodiscard]] inline panel_writer::parts part_of_panels(const panel_writer::parts& all, std::size_t n,
-                                                        std::size_t panels) {
+[[nodiscard]] inline layout_parts part_of_panels(const layout_parts& all, std::size_t n, std::size_t panels) {
   const auto cut = [&](std::span<byte> part) {
     const std::size_t bytes = part.size() / panels;
     return part.subspan(n * bytes, bytes);
@@ -231,7 +230,7 @@ private:
   const auto make = [](std::size_t bytes) { return aligned_buffer<byte>{bytes, aligned_buffer<byte>::uninitialized}; };
   aligned_buffer<byte> codes = make(sizes.codes), scale = make(sizes.scale), zero = make(sizes.zero),
                        scale_base = make(sizes.scale_base), zero_base = make(sizes.zero_base);
-  const detail::panel_writer::parts all{codes.span(), scale.span(), zero.span(), scale_base.span(), zero_base.span()};
+  const detail::layout_parts all{codes.span(), scale.span(), zero.span(), scale_base.span(), zero_base.span()};
   const std::size_t panels = panel_shape{p.format}.panels;
   const auto write = [&](std::size_t begin, std::size_t end) -> result<void> {
     detail::panel_writer writer{p};

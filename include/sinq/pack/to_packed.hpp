@@ -34,17 +34,12 @@ inline void read_panel_codes(int bits, std::size_t blocks, std::span<const byte>
 /// Reads panels into rows: the scratch of one task.
 class panel_reader {
 public:
-  /// What differs from the panels, of all rows: packed codes, and [N x G] or [N x super_groups] of elements as they are
-  /// in the panels.
-  struct parts {
-    std::span<byte> codes, scale, zero, scale_base, zero_base;
-  };
-
   explicit panel_reader(const panel_matrix& w)
       : w_{w}, shape_{w.format}, codes_(panel_rows * code_stride(shape_.blocks)) {}
 
   /// Reads the rows of a panel.
-  void operator()(std::size_t panel, const parts& to) {
+  /// @param to  of all rows: packed codes, and [N x G] or [N x super_groups] of elements as they are in the panels
+  void operator()(std::size_t panel, const layout_parts& to) {
     const matrix_format& f = w_.format;
     const std::size_t panel_bytes = w_.codes.size() / shape_.panels, row_bytes = to.codes.size() / f.rows;
     read_panel_codes(f.bits, shape_.blocks, w_.codes.span().subspan(panel * panel_bytes, panel_bytes), codes_);
@@ -100,7 +95,7 @@ private:
   aligned_buffer<byte> codes = make(sizes.codes), scale = make(f.scale_bits == 0 ? sizes.scale : groups),
                        zero = make(f.has_zero && f.zero_bits != 0 ? groups : sizes.zero),
                        scale_base = make(sizes.scale_base), zero_base = make(sizes.zero_base);
-  const detail::panel_reader::parts all{codes.span(), scale.span(), zero.span(), scale_base.span(), zero_base.span()};
+  const detail::layout_parts all{codes.span(), scale.span(), zero.span(), scale_base.span(), zero_base.span()};
   const auto read = [&](std::size_t begin, std::size_t end) -> result<void> {
     detail::panel_reader reader{w};
     for (std::size_t n = begin; n < end; ++n) reader(n, all);
