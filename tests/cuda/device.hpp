@@ -2,14 +2,13 @@
 
 /// Weights, activations and the multiplication of both by the emulated device, with what f64 makes of them.
 
+#include "support/outcome.hpp"
 #include "support/random_quantized.hpp"
 
 #include <sinq/cuda.hpp>
 #include <sinq/cuda/convert.hpp>
 #include <sinq/pack/dequantize.hpp>
 #include <sinq/pack/pack.hpp>
-
-#include "support/catch.hpp"
 
 #include <cmath>
 #include <span>
@@ -35,16 +34,6 @@ public:
   }
 };
 
-/// What is in a result; the test case ends where there is nothing.
-template <class T>
-[[nodiscard]] T must(sinq::result<T> outcome) {
-  if (!outcome) FAIL(outcome.error().message);
-  return *std::move(outcome);
-}
-inline void must(const sinq::result<void>& outcome) {
-  if (!outcome) FAIL(outcome.error().message);
-}
-
 /// A weight with random codes, scales, zero points, fractional ones among them, and a t from e^-reach to e^reach.
 [[nodiscard]] inline sinq::packed_matrix random_weight(sinq::matrix_format format, std::uint64_t seed,
                                                        double reach = 1) {
@@ -53,7 +42,7 @@ inline void must(const sinq::result<void>& outcome) {
   sinq::quantized_matrix q = random_quantized(format, seed);
   random_source random{seed + 1};
   for (float& t : q.col_scale) t = static_cast<float>(std::exp(reach * (2 * random.uniform() - 1)));
-  return must(sinq::pack(q));
+  return value_of(sinq::pack(q));
 }
 
 /// Random activations of a type of CUDA.
@@ -145,23 +134,47 @@ struct product_call {
   bool has_bias = true;
 };
 
+/// Weights in T as the device dequantizes them, in rows of `stride` elements.
+template <class T>
+[[nodiscard]] std::vector<T> dequantized_on_device(const sinq::packed_matrix& p, std::size_t stride) {
+  namespace cuda = sinq::cuda;
+  const auto w = value_of(cuda::device_matrix::upload(value_of(cuda::to_device_layout(p))));
+  auto to = value_of(cuda::device_buffer<T>::make(p.format.rows * stride));
+  require_ok(cuda::dequantize(w, cuda::device_view<T>{to.data(), p.format.rows, p.format.cols, stride}));
+  std::vector<T> back(to.size());
+  require_ok(to.download(back));
+  return back;
+}
+
+/// How many of them are not those of the CPU, rounded to T.
+template <class T>
+[[nodiscard]] std::size_t different_weights(const sinq::packed_matrix& p, std::size_t stride) {
+  const std::vector<float> expected = sinq::dequantize(p);
+  const std::vector<T> actual = dequantized_on_device<T>(p, stride);
+  std::size_t count = 0;
+  for (std::size_t i = 0; i < p.format.rows; ++i)
+    for (std::size_t j = 0; j < p.format.cols; ++j)
+      count += as_double(actual[i * stride + j]) != as_held<T>(expected[i * p.format.cols + j]);
+  return count;
+}
+
 /// Sends everything to the device, multiplies and gets y back.
 template <class Out, class T>
 [[nodiscard]] std::vector<Out> multiply_on_device(const sinq::cuda::device_image& image, std::span<const T> x,
                                                   std::span<const float> bias, const product_call& call) {
   namespace cuda = sinq::cuda;
   const std::size_t rows = image.format.rows, cols = image.format.cols;
-  const auto w = must(cuda::device_matrix::upload(image));
-  const auto on_device = must(cuda::device_buffer<T>::copy_of(x));
-  const auto bias_on_device = must(cuda::device_buffer<float>::copy_of(bias));
-  auto y = must(cuda::device_buffer<Out>::make(call.tokens * rows));
-  auto work = must(cuda::workspace::make());
+  const auto w = value_of(cuda::device_matrix::upload(image));
+  const auto on_device = value_of(cuda::device_buffer<T>::copy_of(x));
+  const auto bias_on_device = value_of(cuda::device_buffer<float>::copy_of(bias));
+  auto y = value_of(cuda::device_buffer<Out>::make(call.tokens * rows));
+  auto work = value_of(cuda::workspace::make());
   cuda::matmul_options<T, Out> options{.kernel = call.kernel};
   if (call.has_bias) options.bias = bias_on_device.data();
-  must(cuda::matmul(w, cuda::device_view<const T>{on_device.data(), call.tokens, cols},
-                    cuda::device_view<Out>{y.data(), call.tokens, rows}, work, options));
+  require_ok(cuda::matmul(w, cuda::device_view<const T>{on_device.data(), call.tokens, cols},
+                          cuda::device_view<Out>{y.data(), call.tokens, rows}, work, options));
   std::vector<Out> back(y.size());
-  must(y.download(back));
+  require_ok(y.download(back));
   return back;
 }
 

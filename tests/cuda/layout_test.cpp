@@ -30,7 +30,7 @@ std::string error_of(const sinq::packed_matrix& p) {
 }
 
 sinq::packed_matrix packed(const sinq::matrix_format& format, std::uint64_t seed = 1) {
-  return must(sinq::pack(random_quantized(format, seed)));
+  return value_of(sinq::pack(random_quantized(format, seed)));
 }
 
 } // namespace
@@ -60,10 +60,10 @@ TEST_CASE("what goes to the device comes back") {
     format.rows = 37;
     format.cols = 300;
     const sinq::packed_matrix p = random_weight(format, 5, 10);
-    const cuda::device_image image = must(cuda::to_device_layout(p));
-    const auto w = must(cuda::device_matrix::upload(image));
+    const cuda::device_image image = value_of(cuda::to_device_layout(p));
+    const auto w = value_of(cuda::device_matrix::upload(image));
     CHECK(w.size_bytes() > p.size_bytes());
-    const cuda::device_image back = must(w.download());
+    const cuda::device_image back = value_of(w.download());
     CHECK(back.weights == image.weights);
     CHECK(same_packed(cuda::from_device_layout(back, p.method), p));
     CHECK(std::all_of(image.t.begin(), image.t.end(), [](float t) { return t < 1; }));
@@ -85,7 +85,7 @@ TEST_CASE("every storage that the device does not have becomes one that it has")
     f.cols = 400;
     CAPTURE(f.bits, int(f.grid), int(f.aux), f.group_size, f.scale_bits);
     const sinq::packed_matrix p = packed(f);
-    const cuda::device_image image = must(cuda::to_device_layout(p));
+    const cuda::device_image image = value_of(cuda::to_device_layout(p));
     const std::vector<float> expected = sinq::dequantize(p);
     const std::vector<float> actual = sinq::dequantize(cuda::from_device_layout(image, "test"));
     double worst = 0, largest = 0;
@@ -101,9 +101,10 @@ TEST_CASE("scales far from f16 keep their precision by a power of two") {
   sinq::matrix_format f{.rows = 20, .cols = 256, .aux = sinq::aux_dtype::f32};
   sinq::quantized_matrix q = random_quantized(f, 3);
   for (float& scale : q.scale) scale *= 1e-20f;
-  const sinq::packed_matrix p = must(sinq::pack(q));
+  const sinq::packed_matrix p = value_of(sinq::pack(q));
   const std::vector<float> expected = sinq::dequantize(p);
-  const std::vector<float> actual = sinq::dequantize(cuda::from_device_layout(must(cuda::to_device_layout(p)), "test"));
+  const std::vector<float> actual =
+      sinq::dequantize(cuda::from_device_layout(value_of(cuda::to_device_layout(p)), "test"));
   for (std::size_t n = 0; n < expected.size(); ++n)
     CHECK(std::fabs(actual[n] - expected[n]) <= 0x1p-11f * std::fabs(expected[n]));
 }
@@ -119,7 +120,7 @@ TEST_CASE("what the device cannot have is an error") {
         "unsupported: cuda: a codebook of 8 bits, expected at most 4");
   sinq::quantized_matrix q = random_quantized({.rows = 4, .cols = 64, .aux = sinq::aux_dtype::f32}, 1);
   q.zero[2] = 100000.0f;
-  CHECK(error_of(must(sinq::pack(q))).starts_with("not representable: cuda: scale "));
+  CHECK(error_of(value_of(sinq::pack(q))).starts_with("not representable: cuda: scale "));
   sinq::packed_matrix short_of_codes = packed({.rows = 4, .cols = 64});
   short_of_codes.codes = {};
   CHECK(error_of(short_of_codes).starts_with("malformed"));

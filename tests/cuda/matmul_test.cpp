@@ -27,7 +27,7 @@ std::vector<Out> check(sinq::matrix_format format, const shape& s, matmul_kernel
   format.cols = s.cols;
   CAPTURE(format.bits, int(format.grid), format.group_size, s.rows, s.cols, s.tokens, sizeof(Out), int(kernel));
   const sinq::packed_matrix p = random_weight(format, s.rows + s.cols, reach);
-  const auto image = must(sinq::cuda::to_device_layout(p));
+  const auto image = value_of(sinq::cuda::to_device_layout(p));
   const std::vector<T> x = random_activations<T>(s.tokens * s.cols, s.tokens);
   const std::vector<float> bias = random_bias(s.rows, s.cols);
   const auto y = multiply_on_device<Out, T>(image, x, bias, {s.tokens, kernel});
@@ -76,7 +76,7 @@ TEST_CASE("t of up to e^10 and large activations overflow nothing") {
   for (const auto& [kernel, tokens] :
        {std::pair{matmul_kernel::few_tokens, 3u}, {matmul_kernel::many_tokens, 20u}, {matmul_kernel::gemv, 2u}}) {
     const sinq::packed_matrix p = random_weight({.rows = 33, .cols = 300}, 7, 10);
-    const auto image = must(sinq::cuda::to_device_layout(p));
+    const auto image = value_of(sinq::cuda::to_device_layout(p));
     const auto x = random_activations<__half>(tokens * 300, 1, 12000);
     const auto y = multiply_on_device<float, __half>(image, x, {}, {tokens, kernel, false});
     const auto expected = multiply_in_f64<__half>(p, image, x, tokens, {}, false);
@@ -141,7 +141,7 @@ TEST_CASE("results are the same bits in whatever order threads and blocks run") 
 TEST_CASE("every call of CUDA's runtime is checked") {
   namespace cuda = sinq::cuda;
   sinq_emulation::device_state& device = sinq_emulation::device();
-  const auto image = must(cuda::to_device_layout(random_weight({.rows = 20, .cols = 300}, 1)));
+  const auto image = value_of(cuda::to_device_layout(random_weight({.rows = 20, .cols = 300}, 1)));
   const auto x = random_activations<__half>(3 * 300, 1);
   const auto all = [&]() -> sinq::result<void> {
     auto on = cuda::stream::make();
@@ -179,10 +179,10 @@ TEST_CASE("every call of CUDA's runtime is checked") {
 TEST_CASE("from some number of tokens on, the caller's own GEMM gets the weights in floats") {
   namespace cuda = sinq::cuda;
   const sinq::packed_matrix p = random_weight({.rows = 20, .cols = 100}, 1);
-  const auto w = must(cuda::device_matrix::upload(must(cuda::to_device_layout(p))));
-  const auto x = must(cuda::device_buffer<__half>::copy_of(random_activations<__half>(9 * 100, 1)));
-  auto y = must(cuda::device_buffer<float>::make(9 * 20));
-  auto work = must(cuda::workspace::make());
+  const auto w = value_of(cuda::device_matrix::upload(value_of(cuda::to_device_layout(p))));
+  const auto x = value_of(cuda::device_buffer<__half>::copy_of(random_activations<__half>(9 * 100, 1)));
+  auto y = value_of(cuda::device_buffer<float>::make(9 * 20));
+  auto work = value_of(cuda::workspace::make());
   int calls = 0;
   cuda::matmul_options<__half, float> options{.gemm_tokens = 9};
   options.gemm = [&](const cuda::dense_product<__half, float>& product) -> sinq::result<void> {
@@ -199,7 +199,7 @@ TEST_CASE("from some number of tokens on, the caller's own GEMM gets the weights
     return cuda::matmul(w, cuda::device_view<const __half>{x.data(), tokens, 100},
                         cuda::device_view<float>{y.data(), tokens, 20}, work, options);
   };
-  must(multiply(8));
+  require_ok(multiply(8));
   CHECK(calls == 0);
   const auto done = multiply(9);
   CHECK(calls == 1);
@@ -209,9 +209,9 @@ TEST_CASE("from some number of tokens on, the caller's own GEMM gets the weights
 
 TEST_CASE("what cannot be multiplied is an error") {
   namespace cuda = sinq::cuda;
-  const auto w =
-      must(cuda::device_matrix::upload(must(cuda::to_device_layout(random_weight({.rows = 20, .cols = 100}, 1)))));
-  auto work = must(cuda::workspace::make());
+  const auto w = value_of(
+      cuda::device_matrix::upload(value_of(cuda::to_device_layout(random_weight({.rows = 20, .cols = 100}, 1)))));
+  auto work = value_of(cuda::workspace::make());
   const auto error_of = [&](std::size_t tokens, std::size_t cols, matmul_kernel kernel) {
     const auto done = cuda::matmul(w, cuda::device_view<const __half>{nullptr, tokens, cols},
                                    cuda::device_view<__half>{nullptr, tokens, 20}, work,
@@ -225,7 +225,7 @@ TEST_CASE("what cannot be multiplied is an error") {
   CHECK(error_of(33, 100, matmul_kernel::few_tokens) == "cuda::matmul: 33 tokens, the kernel takes 32");
   CHECK(error_of(1, 100, matmul_kernel::dense) == "cuda::matmul: matmul_kernel::dense without a gemm");
   const scoped_device old{75, 4};
-  work = must(cuda::workspace::make());
+  work = value_of(cuda::workspace::make());
   CHECK(error_of(1, 100, matmul_kernel::few_tokens) == "cuda::matmul: sm_75, the kernel needs sm_80");
 }
 

@@ -1,32 +1,10 @@
-#include "cuda/device.hpp"
+#include "cuda/quantized.hpp"
 #include "support/random_matrices.hpp"
-
-#include <sinq/quant/quantize.hpp>
 
 using namespace sinq_test;
 namespace cuda = sinq::cuda;
 
 namespace {
-
-/// The CPU's options for what the device does.
-sinq::quantize_options cpu_options(const cuda::quantize_options& o) {
-  const bool nf4 = o.grid == sinq::grid::nf4;
-  sinq::quantize_options to{.method = o.balance ? (nf4 ? sinq::method::sinq_nf4 : sinq::method::sinq)
-                                                : (nf4 ? sinq::method::nf4 : sinq::method::rtn),
-                            .bits = o.bits,
-                            .group_size = o.group_size,
-                            .col_scale = sinq::dtype::f32,
-                            .symmetric = o.symmetric,
-                            .zero = o.zero,
-                            .sinkhorn = o.sinkhorn};
-  to.refine = sinq::refine_mode::none;
-  return to;
-}
-
-cuda::device_image on_cpu(sinq::matrix_view<const float> w, const cuda::quantize_options& o) {
-  const auto q = must(sinq::quantize(w, cpu_options(o)));
-  return must(cuda::to_device_layout(must(sinq::pack(q))));
-}
 
 template <class T = float>
 sinq::result<cuda::device_image> on_device(const matrix& w, const cuda::quantize_options& o) {
@@ -37,8 +15,8 @@ sinq::result<cuda::device_image> on_device(const matrix& w, const cuda::quantize
     else
       values.push_back(cuda::ptx::bit_cast<T>(cuda::ptx::from_float(cuda::detail::float_tag<T>{}, value)));
   }
-  const auto buffer = must(cuda::device_buffer<T>::copy_of(values));
-  auto work = must(cuda::workspace::make());
+  const auto buffer = value_of(cuda::device_buffer<T>::copy_of(values));
+  auto work = value_of(cuda::workspace::make());
   const auto q = cuda::quantize(cuda::device_view<const T>{buffer.data(), w.rows, w.cols}, o, work);
   if (!q) return q.error();
   return q->download();
@@ -55,7 +33,7 @@ void check_same(const cuda::device_image& actual, const cuda::device_image& expe
 
 void check(const matrix& w, const cuda::quantize_options& o) {
   CAPTURE(w.rows, w.cols, o.bits, o.group_size, o.balance, o.symmetric, int(o.grid), int(o.zero));
-  check_same(must(on_device(w, o)), on_cpu(w.view(), o));
+  check_same(value_of(on_device(w, o)), quantized_on_cpu(w.view(), o));
 }
 
 } // namespace
@@ -109,8 +87,8 @@ TEST_CASE("the device reads weights of 16 bits") {
     for (float& value : to.values) value = static_cast<float>(as_held<decltype(type)>(value));
     return to;
   };
-  check_same(must(on_device<__half>(w, {})), on_cpu(rounded_to(__half{}).view(), {}));
-  check_same(must(on_device<__nv_bfloat16>(w, {})), on_cpu(rounded_to(__nv_bfloat16{}).view(), {}));
+  check_same(value_of(on_device<__half>(w, {})), quantized_on_cpu(rounded_to(__half{}).view(), {}));
+  check_same(value_of(on_device<__nv_bfloat16>(w, {})), quantized_on_cpu(rounded_to(__nv_bfloat16{}).view(), {}));
 }
 
 TEST_CASE("the iteration's options are those of the CPU") {

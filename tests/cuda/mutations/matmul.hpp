@@ -11,7 +11,7 @@ namespace sinq_test {
 template <class T, class Out>
 std::vector<Out> multiply(const sinq::matrix_format& format, const product_call& call) {
   const sinq::packed_matrix p = random_weight(format, format.cols, 3);
-  const auto image = must(sinq::cuda::to_device_layout(p));
+  const auto image = value_of(sinq::cuda::to_device_layout(p));
   const std::vector<T> x = random_activations<T>(call.tokens * format.cols, 1);
   std::vector<float> bias(format.rows);
   for (std::size_t i = 0; i < bias.size(); ++i) bias[i] = 0.1f + static_cast<float>(i);

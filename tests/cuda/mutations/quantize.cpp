@@ -1,35 +1,21 @@
 #include "prelude.hpp"
 
-#include "cuda/device.hpp"
+#include "cuda/quantized.hpp"
 
 using namespace sinq_test;
 namespace cuda = sinq::cuda;
 
 namespace {
 
-sinq::quantize_options on_cpu(const cuda::quantize_options& o) {
-  const bool nf4 = o.grid == sinq::grid::nf4;
-  sinq::quantize_options to{.method = o.balance ? (nf4 ? sinq::method::sinq_nf4 : sinq::method::sinq)
-                                                : (nf4 ? sinq::method::nf4 : sinq::method::rtn),
-                            .bits = o.bits,
-                            .group_size = o.group_size,
-                            .col_scale = sinq::dtype::f32,
-                            .symmetric = o.symmetric,
-                            .zero = o.zero,
-                            .sinkhorn = o.sinkhorn};
-  to.refine = sinq::refine_mode::none;
-  return to;
-}
-
 void check(const matrix& w, const cuda::quantize_options& o) {
   CAPTURE(w.rows, w.cols, o.bits, o.group_size, o.balance, o.symmetric, int(o.grid), int(o.zero));
-  const auto expected = must(cuda::to_device_layout(must(sinq::pack(must(sinq::quantize(w.view(), on_cpu(o)))))));
+  const cuda::device_image expected = quantized_on_cpu(w.view(), o);
   for (const sinq_emulation::schedule& order : sinq_emulation::schedules()) {
     const sinq_emulation::scoped_schedule scope{order};
-    const auto buffer = must(cuda::device_buffer<float>::copy_of(w.values));
-    auto work = must(cuda::workspace::make());
-    const auto q = must(cuda::quantize(cuda::device_view<const float>{buffer.data(), w.rows, w.cols}, o, work));
-    const auto actual = must(q.download());
+    const auto buffer = value_of(cuda::device_buffer<float>::copy_of(w.values));
+    auto work = value_of(cuda::workspace::make());
+    const auto q = value_of(cuda::quantize(cuda::device_view<const float>{buffer.data(), w.rows, w.cols}, o, work));
+    const auto actual = value_of(q.download());
     CHECK(actual.t == expected.t);
     CHECK(actual.unit == expected.unit);
     CHECK(actual.weights == expected.weights);
