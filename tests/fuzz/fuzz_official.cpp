@@ -77,7 +77,7 @@ public:
   /// Rotary frequencies of that configuration, if it has any.
   void try_config(std::string_view text) const {
     write(path_ / io::config_name, text);
-    const auto config = io::detail::load_json_object(path_ / io::config_name);
+    const auto config = io::load_json_object(path_ / io::config_name);
     if (config) static_cast<void>(io::rotary_frequencies(*config).has_value());
     fs::remove(path_ / io::config_name);
   }

@@ -8,7 +8,7 @@
 #include <string>
 #include <string_view>
 
-namespace sinq::io::detail {
+namespace sinq::io {
 
 /// Bounds of a JSON document of unknown origin that is held as a tree: 64 MiB of text, 16 levels.
 inline constexpr std::size_t max_json_bytes = std::size_t{1} << 26;
@@ -69,4 +69,4 @@ inline constexpr int max_json_depth = 16;
   return document.dump(2) + "\n";
 }
 
-} // namespace sinq::io::detail
+} // namespace sinq::io

@@ -34,7 +34,7 @@ public:
   /// @errors  errc::not_found, errc::malformed, errc::unsupported: names the file, the layer or tensor, and the values
   [[nodiscard]] static result<official_layers> open(const model_reader& model) {
     const std::filesystem::path path = model.directory() / model_meta_name;
-    const auto document = detail::load_json_object(path);
+    const auto document = load_json_object(path);
     if (!document) return document.error();
     official_layers all;
     for (const auto& [name, entry] : document->items()) {
@@ -99,7 +99,7 @@ private:
   [[nodiscard]] result<void> read_config(const std::filesystem::path& path) {
     std::error_code ignored;
     if (!std::filesystem::exists(path, ignored)) return {};
-    const auto config = detail::load_json_object(path);
+    const auto config = load_json_object(path);
     if (!config) return config.error();
     type_ = config_dtype(*config).value_or(dtype::f32);
     return {};
@@ -111,12 +111,12 @@ private:
 };
 
 /// The text of an official checkpoint's configuration without what it says of quantization, for its weights restored.
-/// @errors  those of detail::load_json_object
+/// @errors  those of load_json_object
 [[nodiscard]] inline result<std::string> plain_config(const std::filesystem::path& path) {
-  auto config = detail::load_json_object(path);
+  auto config = load_json_object(path);
   if (!config) return std::move(config).error();
   remove_quantization(*config);
-  return detail::json_text(*config);
+  return json_text(*config);
 }
 
 } // namespace sinq::io

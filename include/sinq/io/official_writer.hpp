@@ -64,7 +64,7 @@ class official_writer {
 public:
   /// Reads the model's configuration.
   /// @errors  errc::unsupported (not a directory with a config.json; rotary embeddings, see rotary_frequencies), and
-  ///          those of detail::load_json_object
+  ///          those of load_json_object
   [[nodiscard]] static result<official_writer> prepare(const model_reader& input) {
     const std::filesystem::path path = input.directory() / config_name;
     std::error_code ignored;
@@ -72,7 +72,7 @@ public:
       return make_error(errc::unsupported,
                         (input.directory().empty() ? input.files()[0].path() : input.directory()).string(),
                         ": the official format needs a model directory with a ", config_name);
-    auto config = detail::load_json_object(path);
+    auto config = load_json_object(path);
     if (!config) return std::move(config).error();
     auto frequencies = rotary_frequencies(*config);
     if (!frequencies) return std::move(frequencies).error().in(path.string());
@@ -174,7 +174,7 @@ private:
 
   [[nodiscard]] static result<void> write_json(model_writer& to, std::string_view name,
                                                const nlohmann::json& document) {
-    const std::string text = detail::json_text(document);
+    const std::string text = json_text(document);
     return to.write_side_file(std::string{name}, std::as_bytes(std::span{text}));
   }
 
