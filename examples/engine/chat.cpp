@@ -120,6 +120,13 @@ std::optional<chat_style> style_of(std::string_view text) {
   return std::nullopt;
 }
 
+void read_mistral_marks(const chat_template& t, const json& config, chat_format& format) {
+  constexpr std::string_view ends[] = {"</s>"};
+  format.after_assistant = special_text(t, config, "eos_token", ends);
+  if (t.text.find("[INST] ") == std::string::npos) format.before_user = "[INST]";
+  if (t.text.find(" [/INST]") == std::string::npos) format.after_user = "[/INST]";
+}
+
 std::string_view without_space_around(std::string_view text) {
   constexpr std::string_view space = " \t\n\v\f\r";
   const std::size_t first = text.find_first_not_of(space);
@@ -148,8 +155,8 @@ std::string mistral_prompt(const chat_format& format, std::span<const chat_messa
   for (const chat_message& m : messages) {
     const std::string content{format.trim ? without_space_around(m.content) : m.content};
     if (m.role == "system") system = content + "\n\n";
-    if (m.role == "user") prompt += "[INST] " + std::exchange(system, "") + content + " [/INST]";
-    if (m.role == "assistant") prompt += " " + content + format.end;
+    if (m.role == "user") prompt += format.before_user + std::exchange(system, "") + content + format.after_user;
+    if (m.role == "assistant") prompt += " " + content + format.after_assistant;
   }
   return prompt;
 }
@@ -166,12 +173,11 @@ result<chat_format> read_chat_format(const std::filesystem::path& directory) {
     return make_error(errc::unsupported, found->path.string(),
                       ": a chat template of an unknown style, expected ChatML, Llama 3 or Mistral");
   constexpr std::string_view begins[] = {"<|begin_of_text|>", "<s>"};
-  constexpr std::string_view ends[] = {"</s>"};
   chat_format format;
   format.style = *style;
   format.begin = special_text(*found, *config, "bos_token", begins);
   if (*style == chat_style::mistral)
-    format.end = special_text(*found, *config, "eos_token", ends);
+    read_mistral_marks(*found, *config, format);
   else
     format.system = default_system(found->text, marks_of(*style));
   for (const std::string_view trim : {"| trim", "|trim", ".strip()"})

@@ -18,14 +18,16 @@ struct chat_message {
 enum class chat_style {
   chatml,  ///< <|im_start|>role\ncontent<|im_end|>\n
   llama3,  ///< <|start_header_id|>role<|end_header_id|>\n\ncontent<|eot_id|>
-  mistral, ///< [INST] content [/INST] of the user, " content" and the end token of the assistant
+  mistral, ///< [INST] content [/INST] of the user, a space, content and the end token of the assistant
 };
 
 /// What a model's chat template says, as far as the styles need it.
 struct chat_format {
   chat_style style = chat_style::chatml;
-  std::string begin;  ///< before everything
-  std::string end;    ///< of mistral: after what the assistant says
+  std::string begin;                   ///< before everything
+  std::string before_user = "[INST] "; ///< of mistral, where templates differ in spaces
+  std::string after_user = " [/INST]"; ///< of mistral
+  std::string after_assistant;         ///< of mistral
   std::string system; ///< not of mistral: what the system says if the first message is not the system's
   bool trim = false;  ///< white space around contents is left out
 };

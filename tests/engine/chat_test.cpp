@@ -57,8 +57,8 @@ chat_format format_of(const std::string& name) {
 } // namespace
 
 TEST_CASE("chat prompts are those of transformers for templates of each style") {
-  for (const char* const name :
-       {"chatml", "chatml_system", "chatml_plain", "llama3", "llama3_system", "mistral", "mistral_literal"}) {
+  for (const char* const name : {"chatml", "chatml_system", "chatml_plain", "llama3", "llama3_system", "mistral",
+                                 "mistral_literal", "mistral_tight"}) {
     CAPTURE(name);
     CHECK(differing_prompts(name, format_of(name)) == std::pair{0, 4});
   }
@@ -87,7 +87,7 @@ TEST_CASE("the comparison of chat prompts sees a wrong style, beginning, end, sy
   wrong.style = chat_style::chatml;
   CHECK(differing_prompts("llama3", wrong) == std::pair{4, 4});
   wrong = format_of("mistral");
-  wrong.end.clear();
+  wrong.after_assistant.clear();
   CHECK(differing_prompts("mistral", wrong) == std::pair{2, 4});
 }
 
