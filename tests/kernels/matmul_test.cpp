@@ -1,153 +1,25 @@
-#include "kernels/products.hpp"
-#include "support/catch.hpp"
-#include "support/each_isa.hpp"
-#include "support/random_quantized.hpp"
+#include "kernels/product_check.hpp"
 
-#include <sinq/core/parallel.hpp>
-
+#include <algorithm>
 #include <limits>
 
 using namespace sinq_test;
 
-namespace {
-
-/// f32 sums of at most a few thousand terms: each product and sum rounds by 2^-24 of what it holds.
-constexpr double tolerance = 1e-6;
-
-/// The steps of bytes that activations are rounded to, in double, by their definition.
-std::vector<double> rounded(const std::vector<double>& x, std::size_t step) {
-  std::vector<double> out(x.size());
-  for (std::size_t begin = 0; begin < x.size(); begin += step) {
-    const std::size_t end = std::min(x.size(), begin + step);
-    double most = 0;
-    for (std::size_t j = begin; j < end; ++j) most = std::max(most, std::fabs(x[j]));
-    const double unit = most / 127;
-    for (std::size_t j = begin; j < end && most > 0; ++j) out[j] = unit * std::nearbyint(x[j] / unit);
-  }
-  return out;
-}
-
-/// How far bytes may lead from exact products: half a step for each weight, and levels of a codebook that move by half
-/// of 1/127 of the largest one.
-double int8_bound(const sinq::quantized_matrix& q, std::span<const double> x, std::size_t row, std::size_t step) {
-  const sinq::matrix_format& f = q.format;
-  double most_level = 0;
-  for (const float level : q.levels()) most_level = std::max(most_level, double{std::fabs(level)});
-  const double level_error = f.grid == sinq::grid::uniform ? 0.0 : most_level / 254;
-  double bound = 0;
-  for (std::size_t begin = 0; begin < x.size(); begin += step) {
-    const std::size_t end = std::min(x.size(), begin + step);
-    double most = 0;
-    for (std::size_t j = begin; j < end; ++j) most = std::max(most, std::fabs(x[j]));
-    for (std::size_t j = begin; j < end; ++j) {
-      const std::size_t g = j / f.group_size;
-      const double scale = std::fabs(double{q.scale_matrix()(row, g)});
-      const double level = double{q.levels()[q.code_matrix()(row, j)]};
-      bound += scale * (std::fabs(level - double{q.zero_at(row, g)}) + level_error) * most / 254;
-      bound += scale * level_error * std::fabs(x[j]);
-    }
-  }
-  return bound;
-}
-
-std::vector<sinq::matrix_format> all_kinds(std::size_t rows, std::size_t cols) {
-  std::vector<sinq::matrix_format> formats;
-  for (const std::size_t group_size : {32u, 64u, 128u, 48u})
-    for (const int bits : sinq::supported_bits)
-      for (const sinq::grid grid : {sinq::grid::uniform, sinq::grid::custom})
-        formats.push_back({.rows = rows, .cols = cols, .bits = bits, .group_size = group_size, .grid = grid});
-  formats.push_back({.rows = rows, .cols = cols, .bits = 4, .grid = sinq::grid::nf4, .has_zero = false});
-  formats.push_back({.rows = rows, .cols = cols, .bits = 3, .grid = sinq::grid::nf3});
-  formats.push_back({.rows = rows, .cols = cols, .bits = 4, .group_size = 2 * cols, .has_zero = false});
-  return formats;
-}
-
-void check_format(const sinq::matrix_format& f, const std::vector<std::size_t>& counts) {
-  INFO("bits " << f.bits << " group " << f.group_size << " grid " << int(f.grid) << " " << f.rows << " x " << f.cols);
-  const sinq::quantized_matrix q = random_quantized(f, f.rows + f.cols);
-  const sinq::panel_matrix w = panels(q);
-  const matrix x = tokens(counts.back(), f.cols);
-  const products exact = multiply(q, x);
-  const std::size_t step = sinq::detail::int8_step(f);
-  for (const sinq::isa isa : isas_here()) {
-    const on_isa here{isa};
-    INFO(to_string(isa));
-    for (const std::size_t count : counts) {
-      INFO(count << " tokens");
-      matrix some{count, f.cols};
-      std::copy_n(x.values.begin(), some.values.size(), some.values.begin());
-      products expected = exact;
-      expected.tokens = count;
-      expected.y.resize(count * f.rows);
-      expected.terms.resize(count * f.rows);
-      CHECK(close_to_products(multiplied(w, some), expected, tolerance));
-      const matrix y = multiplied(w, some, {.precision = sinq::precision::int8});
-      if (step == 0) {
-        CHECK(close_to_products(y, expected, tolerance));
-        continue;
-      }
-      if (isa == sinq::isa::amx && count >= 128) {
-        CHECK(close_to_products(y, expected, bf16_tolerance));
-        continue;
-      }
-      for (std::size_t m = 0; m < count; ++m)
-        for (std::size_t i = 0; i < f.rows; ++i) {
-          const double apart = std::fabs(double{y(m, i)} - expected.y[m * f.rows + i]);
-          const double bound =
-              int8_bound(q, folded(q, some.view().row(m), i), i, step) + tolerance * expected.terms[m * f.rows + i];
-          if (!(apart <= bound)) FAIL_CHECK("token " << m << ", row " << i << ": " << apart << " beyond " << bound);
-        }
-    }
-  }
-}
-
-} // namespace
-
-TEST_CASE("matmul agrees with double on every width, grid and group size") {
-  for (const auto& [rows, cols] : {std::pair{19u, 200u}, {16u, 64u}, {5u, 33u}, {33u, 384u}, {1u, 1u}})
-    for (const sinq::matrix_format& f : all_kinds(rows, cols)) check_format(f, {1, 3, 9, 17});
-}
-
-TEST_CASE("matmul agrees with double for every number of tokens") {
-  const sinq::matrix_format plain{.rows = 35, .cols = 160, .bits = 4, .group_size = 32, .has_col_scale = true};
-  check_format(plain, {1, 2, 3, 4, 5, 8, 15, 16, 17, 64, 65, 130});
-}
-
-TEST_CASE("matmul agrees with double on long rows and many tokens") {
-  check_format({.rows = 17, .cols = 4096, .bits = 3, .group_size = 128, .has_col_scale = true}, {1, 512});
+TEST_CASE("matmul agrees with its definition on long rows and many tokens") {
+  product_check check{4096, {1, 512}};
+  check({.rows = 17, .cols = 4096, .bits = 3, .group_size = 128, .has_col_scale = true});
 }
 
 TEST_CASE("matmul takes every storage of scales, zero points and t") {
-  for (const auto& [rows, cols] : {std::pair{19u, 66u}, {32u, 40u}})
+  for (const auto& [rows, cols] : {std::pair{19u, 66u}, {32u, 40u}, {1u, 1u}}) {
+    product_check check{cols, {3, 17, 130}};
     for (const sinq::matrix_format& f : every_storage(rows, cols)) {
-      check_format(f, {3});
+      check(f);
       sinq::matrix_format wide = f;
       wide.group_size = 32;
       if (f.tile_rows != 0) wide.tile_rows = 18;
-      check_format(wide, {3});
+      check(wide);
     }
-}
-
-TEST_CASE("bytes are what their definition says, and then multiplied exactly") {
-  for (const sinq::isa isa : isas_here()) {
-    const on_isa here{isa};
-    INFO(to_string(isa));
-    for (const std::size_t group_size : {32u, 64u, 128u})
-      for (const int bits : sinq::supported_bits) {
-        const sinq::matrix_format f{.rows = 21, .cols = 192, .bits = bits, .group_size = group_size};
-        const sinq::quantized_matrix q = random_quantized(f, 7);
-        const std::size_t step = sinq::detail::int8_step(f);
-        // multiples of a power of two with one that is 127 of them, so that no rounding decides
-        random_source random{3};
-        matrix x{11, f.cols};
-        for (std::size_t m = 0; m < x.rows; ++m)
-          for (std::size_t j = 0; j < f.cols; ++j)
-            x(m, j) = std::ldexp(j % step == 0 ? 127.0f : static_cast<float>(random.index(255)) - 127.0f,
-                                 static_cast<int>(m + j / step) - 4);
-        const products expected = multiply_folded(
-            q, x.rows, [&](std::size_t m, std::size_t i) { return rounded(folded(q, x.view().row(m), i), step); });
-        CHECK(close_to_products(multiplied(panels(q), x, {.precision = sinq::precision::int8}), expected, tolerance));
-      }
   }
 }
 
@@ -163,24 +35,79 @@ TEST_CASE("codes of up to 5 bits meet bytes if nothing else is said, wider ones 
   }
 }
 
-TEST_CASE("one wrong code, scale, zero point or t does not go unseen") {
-  const sinq::matrix_format f{.rows = 20, .cols = 256, .has_col_scale = true, .col_scale_type = sinq::dtype::f32};
+namespace {
+
+/// Products of a weight by one of the definitions, and how far from it they may be.
+struct definition {
+  sinq::precision precision;
+  std::size_t tokens;
+  products expected;
+  double tolerance;
+};
+/// All that hold on an instruction set.
+std::vector<definition> definitions(const sinq::quantized_matrix& q, const matrix& x, sinq::isa isa) {
+  const product_oracle oracle{q, x};
+  std::vector<definition> all;
+  all.push_back({sinq::precision::exact, x.rows, oracle.exact(), exact_tolerance(q.format)});
+  all.push_back({sinq::precision::int8, 20, oracle.bytes(), bytes_tolerance(q.format)});
+  if (isa == sinq::isa::amx)
+    all.push_back({sinq::precision::int8, x.rows, oracle.bf16(), bf16_tolerance(q.format)});
+  else
+    all.back().tokens = x.rows;
+  return all;
+}
+
+void swap_codes_of_rows(sinq::quantized_matrix& q, std::size_t a, std::size_t b) {
+  std::uint8_t* const codes = q.codes.data();
+  std::swap_ranges(codes + a * q.format.cols, codes + (a + 1) * q.format.cols, codes + b * q.format.cols);
+}
+void swap_tokens(matrix& x, std::size_t a, std::size_t b) {
+  for (std::size_t j = 0; j < x.cols; ++j) std::swap(x(a, j), x(b, j));
+}
+
+} // namespace
+
+TEST_CASE("one wrong code, scale, zero point, t, row, column or token does not go unseen") {
+  const sinq::matrix_format f{.rows = 20, .cols = 199, .has_col_scale = true, .col_scale_type = sinq::dtype::f32};
   const sinq::quantized_matrix q = random_quantized(f, 1);
-  const matrix x = tokens(2, f.cols);
-  REQUIRE(close_to_products(multiplied(panels(q), x), multiply(q, x), tolerance));
-  const auto seen = [&](auto&& plant) {
-    sinq::quantized_matrix wrong = random_quantized(f, 1);
-    plant(wrong);
-    return !close_to_products(multiplied(panels(wrong), x), multiply(q, x), tolerance);
-  };
-  CHECK(seen([](auto& wrong) { wrong.codes[300] ^= 1; }));
-  CHECK(seen([](auto& wrong) { wrong.scale[41] *= 1.001f; }));
-  CHECK(seen([](auto& wrong) { wrong.zero[7] += 0.0625f; }));
-  CHECK(seen([](auto& wrong) { wrong.col_scale[200] *= 1.01f; }));
-  CHECK_FALSE(close_to_products(matrix{2, 19}, multiply(q, x), 1));
-  matrix nothing = multiplied(panels(q), x);
-  nothing(1, 3) = std::numeric_limits<float>::quiet_NaN();
-  CHECK_FALSE(close_to_products(nothing, multiply(q, x), 1));
+  const matrix x = tokens(130, f.cols);
+  for (const sinq::isa isa : isas_here()) {
+    const on_isa here{isa};
+    for (const definition& d : definitions(q, x, isa)) {
+      INFO(to_string(isa) << ", " << d.tokens << " tokens, int8 " << (d.precision == sinq::precision::int8));
+      const auto agrees = [&](const sinq::quantized_matrix& weight, const matrix& activations) {
+        const matrix y = multiplied(panels(weight), activations, {.precision = d.precision}, d.tokens);
+        return close_to_products(y, d.expected, d.tolerance).agrees;
+      };
+      REQUIRE(agrees(q, x));
+      const auto seen = [&](auto&& plant) {
+        sinq::quantized_matrix wrong = random_quantized(f, 1);
+        matrix wrong_x = x;
+        plant(wrong, wrong_x);
+        return !agrees(wrong, wrong_x);
+      };
+      CHECK(seen([](auto& wrong, auto&) { wrong.codes[300] ^= 1; }));
+      CHECK(seen([](auto& wrong, auto&) { wrong.scale[41] *= 1.001f; }));
+      CHECK(seen([](auto& wrong, auto&) { wrong.zero[7] += 0.0625f; }));
+      CHECK(seen([](auto& wrong, auto&) { wrong.col_scale[150] *= 1.01f; }));
+      CHECK(seen([](auto& wrong, auto&) { swap_codes_of_rows(wrong, 3, 4); }));
+      CHECK(seen([](auto&, auto& wrong) { swap_tokens(wrong, 6, 7); }));
+      CHECK(seen([](auto&, auto& wrong) { wrong(5, wrong.cols - 1) = 0; }));
+    }
+  }
+}
+
+TEST_CASE("products of another shape, and those that are no numbers, are never close") {
+  const sinq::quantized_matrix q = random_quantized({.rows = 20, .cols = 64}, 1);
+  const matrix x = tokens(3, 64);
+  const products expected = product_oracle{q, x}.exact();
+  matrix y = multiplied(panels(q), x);
+  CHECK(close_to_products(y, expected, 1));
+  CHECK_FALSE(close_to_products(matrix{3, 19}, expected, 1));
+  CHECK_FALSE(close_to_products(matrix{4, 20}, expected, 1));
+  CHECK_FALSE(close_to_products(matrix{0, 20}, expected, 1));
+  y(1, 3) = std::numeric_limits<float>::quiet_NaN();
+  CHECK_FALSE(close_to_products(y, expected, 1));
 }
 
 TEST_CASE("matmul takes activations of 16 bits, and a bias") {
@@ -201,9 +128,7 @@ TEST_CASE("matmul takes activations of 16 bits, and a bias") {
     matrix y{x.rows, f.rows};
     REQUIRE(sinq::matmul(w, sinq::matrix_view<const T>{narrow.data(), x.rows, x.cols}, y.view(),
                          {.precision = sinq::precision::exact, .bias = bias}));
-    products expected = multiply(q, back);
-    for (std::size_t n = 0; n < expected.y.size(); ++n) expected.y[n] += double{bias[n % f.rows]};
-    CHECK(close_to_products(y, expected, tolerance));
+    CHECK(close_to_products(y, with_bias(product_oracle{q, back}.exact(), bias), exact_tolerance(f)));
   };
   check(sinq::float16{});
   check(sinq::bfloat16{});
@@ -211,13 +136,20 @@ TEST_CASE("matmul takes activations of 16 bits, and a bias") {
 }
 
 TEST_CASE("matmul gives the same for any number of threads") {
-  const sinq::panel_matrix w = panels(random_quantized({.rows = 200, .cols = 2048, .has_col_scale = true}, 3));
-  const matrix x = tokens(70, 2048);
   sinq::serial_executor one;
-  sinq::thread_pool three{3};
-  for (const sinq::precision precision : {sinq::precision::exact, sinq::precision::int8})
-    CHECK(multiplied(w, x, {.precision = precision, .threads = &one}).values ==
-          multiplied(w, x, {.precision = precision, .threads = &three}).values);
+  sinq::thread_pool two{2}, three{3};
+  const matrix x = tokens(70, 2048); // enough to be shared: more than a million products for a pair of panels
+  for (const int bits : sinq::supported_bits) {
+    const sinq::panel_matrix w = panels(random_quantized({.rows = 200, .cols = 2048, .bits = bits}, 3));
+    for (const sinq::isa isa : isas_here())
+      for (const sinq::precision precision : {sinq::precision::exact, sinq::precision::int8}) {
+        INFO(to_string(isa) << ", " << bits << " bits, int8 " << (precision == sinq::precision::int8));
+        const on_isa here{isa};
+        const matrix expected = multiplied(w, x, {.precision = precision, .threads = &one});
+        CHECK(multiplied(w, x, {.precision = precision, .threads = &two}).values == expected.values);
+        CHECK(multiplied(w, x, {.precision = precision, .threads = &three}).values == expected.values);
+      }
+  }
 }
 
 TEST_CASE("a value that is not finite stays with its token") {
