@@ -106,8 +106,14 @@ TEST_CASE("products of another shape, and those that are no numbers, are never c
   CHECK_FALSE(close_to_products(matrix{3, 19}, expected, 1));
   CHECK_FALSE(close_to_products(matrix{4, 20}, expected, 1));
   CHECK_FALSE(close_to_products(matrix{0, 20}, expected, 1));
+  CHECK(close_to_each_other(y, y, expected, 0));
+  CHECK_FALSE(close_to_each_other(matrix{3, 19}, y, expected, 1));
+  matrix other = y;
+  other(2, 19) += 1e-3f;
+  CHECK_FALSE(close_to_each_other(other, y, expected, 1e-6));
   y(1, 3) = std::numeric_limits<float>::quiet_NaN();
   CHECK_FALSE(close_to_products(y, expected, 1));
+  CHECK_FALSE(close_to_each_other(y, y, expected, 1));
 }
 
 TEST_CASE("matmul takes activations of 16 bits, and a bias") {

@@ -287,6 +287,20 @@ private:
   return {};
 }
 
+/// |y - other| <= tolerance terms: products of the same activations, rounded alike.
+[[nodiscard]] inline verdict close_to_each_other(const matrix& y, const matrix& other, const products& expected,
+                                                 double tolerance) {
+  if (y.rows != other.rows || y.cols != other.cols)
+    return detail::differs("y is ", y.rows, " x ", y.cols, ", expected ", other.rows, " x ", other.cols);
+  for (std::size_t n = 0; n < y.values.size(); ++n) {
+    const double allowed = tolerance * expected.terms.data()[n];
+    if (!(std::fabs(double{y.values[n]} - double{other.values[n]}) <= allowed))
+      return detail::differs("y of token ", n / y.cols, ", row ", n % y.cols, " is ", y.values[n], ", not ",
+                             other.values[n], " within ", allowed);
+  }
+  return {};
+}
+
 [[nodiscard]] inline sinq::panel_matrix panels(const sinq::quantized_matrix& q) {
   const auto p = sinq::pack(q);
   if (!p) FAIL(p.error().message);
