@@ -2,24 +2,11 @@
 
 #include "../pack/panel_auxiliaries.hpp"
 #include "dispatch.hpp"
+#include "matmul_options.hpp"
 
 #include <optional>
 
 namespace sinq {
-
-/// What the activations are multiplied as.
-enum class precision : std::uint8_t {
-  automatic, ///< int8 for codes of up to 5 bits, whose own error is several times as large, otherwise exact
-  exact,     ///< floats
-  int8,      ///< bytes, with a scale for every 64 columns (32 where groups are no multiple of 64)
-};
-
-/// How `matmul` works.
-struct matmul_options {
-  sinq::precision precision = precision::automatic;
-  std::span<const float> bias{}; ///< [N], or nothing
-  executor* threads = nullptr;   ///< nullptr: default_executor()
-};
 
 namespace detail {
 
@@ -189,11 +176,7 @@ template <class = void>
                                       const matmul_options& options) {
   if (result<void> ok = check_isa(); !ok) return ok;
   const matrix_format& f = w.format;
-  if (x.cols() != f.cols || y.rows() != x.rows() || y.cols() != f.rows)
-    return make_error(errc::invalid_argument, "matmul: x is ", x.rows(), " x ", x.cols(), " and y ", y.rows(), " x ",
-                      y.cols(), ", expected M x ", f.cols, " and M x ", f.rows);
-  if (!options.bias.empty() && options.bias.size() != f.rows)
-    return make_error(errc::invalid_argument, "matmul: bias has ", options.bias.size(), " entries, expected ", f.rows);
+  if (result<void> ok = check_shapes(f.rows, f.cols, x.rows(), x.cols(), y, options.bias); !ok) return ok;
   return panel_matmul{w, x, y, options}();
 }
 
