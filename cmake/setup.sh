@@ -40,7 +40,7 @@ need() {
 # What it takes to build the library, the tool and the tests.
 need_to_build() {
   need g++ cmake ninja-build libeigen3-dev nlohmann-json3-dev libcli11-dev libfmt-dev catch2 pkg-config \
-    libpcre2-dev libutf8proc-dev libopenblas-dev
+    libpcre2-dev libutf8proc-dev
 }
 
 # make_venv VENV: a Python environment with PyTorch, without CUDA if that index can be reached; $pip installs into it.

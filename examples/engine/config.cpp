@@ -34,7 +34,11 @@ public:
     to = value->get<std::size_t>();
   }
   /// A finite number above 0.
-  void positive(const char* name, double& to) {
+  void positive(const char* name, double& to, double otherwise = 0) {
+    if (!has(name) && otherwise != 0) {
+      to = otherwise;
+      return;
+    }
     const json* const value = find(name, "a number above 0");
     if (value == nullptr) return;
     if (!value->is_number() || !(value->get<double>() > 0) || !sinq::is_finite(value->get<double>()))
@@ -81,14 +85,15 @@ private:
   result<void> outcome_;
 };
 
-/// transformers 5 keeps theta and scaling in `rope_parameters`, earlier ones in `rope_theta` and `rope_scaling`.
+/// transformers 5 keeps theta and scaling in `rope_parameters`, earlier ones in `rope_theta` and `rope_scaling`. What
+/// is missing has the value that transformers gives it, here and below.
 result<void> read_rope(const json& document, model_config& c) {
   const char* const name = document.contains("rope_parameters") ? "rope_parameters" : "rope_scaling";
   const json rope = document.contains(name) && !document[name].is_null() ? document[name] : json::object();
   if (!rope.is_object())
     return make_error(errc::malformed, name, " is ", sinq::io::in_quotes(rope.dump()), ", expected an object");
   fields theta{rope.contains("rope_theta") ? rope : document};
-  theta.positive("rope_theta", c.rope_theta);
+  theta.positive("rope_theta", c.rope_theta, 10000);
   if (!theta.outcome()) return theta.outcome();
 
   fields f{rope};
@@ -128,7 +133,8 @@ result<void> read_architecture(const json& document, model_config& c) {
   f.flag("mlp_bias", c.mlp_bias);
   bool windowed = c.type == "mistral";
   f.flag("use_sliding_window", windowed);
-  if (windowed && f.has("sliding_window")) f.count("sliding_window", c.window);
+  if (windowed && (f.has("sliding_window") || !document.contains("sliding_window")))
+    f.count("sliding_window", c.window, 4096);
   if (!f.outcome()) return f.outcome();
   if (activation != "silu")
     return make_error(errc::unsupported, "hidden_act is ", sinq::io::in_quotes(activation), ", expected silu");
@@ -155,10 +161,10 @@ result<model_config> parse(const json& document) {
   f.flag("tie_word_embeddings", c.tied_embeddings);
   f.tokens("eos_token_id", c.end_tokens);
   if (!f.outcome()) return f.outcome().error();
-  if (!f.has("head_dim") && c.hidden % c.heads != 0)
+  if (!f.has("head_dim") && c.type != "qwen3" && c.hidden % c.heads != 0)
     return make_error(errc::malformed, "hidden_size is ", c.hidden, ", expected a multiple of num_attention_heads, ",
                       c.heads);
-  f.count("head_dim", c.head_dim, c.hidden / c.heads);
+  f.count("head_dim", c.head_dim, c.type == "qwen3" ? 128 : c.hidden / c.heads);
   if (!f.outcome()) return f.outcome().error();
   if (c.heads % c.kv_heads != 0)
     return make_error(errc::malformed, "num_attention_heads is ", c.heads,

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <sinq/kernels/float_matmul.hpp>
 #include <sinq/kernels/matmul.hpp>
 
 #include <variant>

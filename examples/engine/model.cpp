@@ -37,8 +37,10 @@ void normalize(std::span<const float> x, std::span<const float> gain, double eps
 class pass {
 public:
   pass(const model_config& c, const model_weights& w, const compute& with, kv_cache& cache, std::size_t tokens)
-      : c_{c}, w_{w}, with_{with}, attention_{c, with}, cache_{cache}, x_{tokens, c.hidden}, h_{tokens, c.hidden},
-        q_{tokens, c.heads * c.head_dim}, k_{tokens, c.kv_heads * c.head_dim}, v_{tokens, c.kv_heads * c.head_dim},
+      : c_{c}, w_{w}, with_{with}, attention_{c, with, cache.size(), tokens}, cache_{cache}, x_{tokens, c.hidden},
+        h_{tokens, c.hidden}, q_{tokens, c.heads * c.head_dim}, k_{tokens, c.kv_heads * c.head_dim}, v_{tokens,
+                                                                                                        c.kv_heads *
+                                                                                                            c.head_dim},
         mixed_{tokens, c.heads * c.head_dim}, gate_{tokens, c.intermediate}, up_{tokens, c.intermediate} {}
 
   [[nodiscard]] result<void> operator()(std::span<const int> tokens, matrix_view<float> logits) {
@@ -78,9 +80,9 @@ private:
     if (auto ok = w.v(h_, v_, with_); !ok) return ok;
     normalize_heads(q_, w.q_norm);
     normalize_heads(k_, w.k_norm);
-    attention_.rotate(q_, cache_.size());
-    attention_.rotate(k_, cache_.size());
-    attention_(n, q_, k_, v_, cache_, mixed_);
+    attention_.rotate(q_);
+    attention_.rotate(k_);
+    if (auto ok = attention_(n, q_, k_, v_, cache_, mixed_); !ok) return ok;
     if (auto ok = w.o(mixed_, h_, with_); !ok) return ok;
     add(h_);
     return {};

@@ -30,13 +30,14 @@ public:
 
   [[nodiscard]] linear layer(const std::string& name, std::size_t rows, std::size_t cols, bool has_bias) {
     std::vector<float> bias = has_bias ? vector(name + ".bias", rows) : std::vector<float>{};
-    return matrix(name + ".weight", rows, cols, std::move(bias));
+    return matrix(name + ".weight", rows, cols, std::move(bias), quantize_);
   }
 
-  [[nodiscard]] linear matrix(const std::string& name, std::size_t rows, std::size_t cols, std::vector<float> bias) {
+  [[nodiscard]] linear matrix(const std::string& name, std::size_t rows, std::size_t cols, std::vector<float> bias = {},
+                              const layer_quantizer& quantize = {}) {
     const checkpoint_tensor* const tensor = find(name, {rows, cols});
     if (tensor == nullptr) return {};
-    if (!tensor->quantized) return floats(*tensor, std::move(bias));
+    if (!tensor->quantized) return floats(*tensor, std::move(bias), quantize);
     auto panels = model_.panels(*tensor, run_);
     if (!panels) return fail(std::move(panels).error(), name), linear{};
     if (model_.layout(*tensor) != sinq::io::code_layout::panels) model_.release(*tensor);
@@ -72,10 +73,11 @@ private:
     return {model_.data(tensor), tensor.type, tensor.shape[0], tensor.shape[1]};
   }
 
-  [[nodiscard]] linear floats(const checkpoint_tensor& tensor, std::vector<float> bias) {
+  [[nodiscard]] linear floats(const checkpoint_tensor& tensor, std::vector<float> bias,
+                              const layer_quantizer& quantize) {
     const float_matrix w = in_place(tensor);
     std::optional<sinq::quantize_options> options;
-    if (quantize_) options = quantize_(tensor.name);
+    if (quantize) options = quantize(tensor.name);
     if (!options) return {w, std::move(bias)};
     options->run = run_;
     auto panels = quantized(w, *options);
@@ -138,7 +140,7 @@ result<model_weights> load_weights(const sinq::io::checkpoint& model, const mode
   for (std::size_t n = 0; n < c.layers && read.outcome(); ++n)
     w.layers.push_back(read_layer(read, c, "model.layers." + std::to_string(n) + "."));
   w.norm = read.vector("model.norm.weight", c.hidden);
-  w.output = read.matrix(c.tied_embeddings ? embedding : "lm_head.weight", c.vocabulary, c.hidden, {});
+  w.output = read.matrix(c.tied_embeddings ? embedding : "lm_head.weight", c.vocabulary, c.hidden);
   if (!read.outcome()) return read.outcome().error();
   return w;
 }

@@ -36,7 +36,8 @@ struct model_weights {
   linear output;           ///< [vocabulary x hidden]
 };
 
-/// Quantizes a float layer as it is read; its name is that of its weight.
+/// Quantizes a float layer of the decoder as it is read, by the name of its weight; the embedding and the output matrix
+/// stay as they are.
 /// @return  the options, or nothing for a layer that stays as it is
 using layer_quantizer = std::function<std::optional<sinq::quantize_options>(const std::string& name)>;
 

@@ -70,9 +70,8 @@ sinq_test::verdict golden_rope(const std::string& name, const model_config& conf
 
 /// A document of a model without anything that may be left out.
 json least_document() {
-  return {{"model_type", "llama"},  {"hidden_size", 64},        {"intermediate_size", 96},
-          {"num_hidden_layers", 2}, {"num_attention_heads", 4}, {"vocab_size", 96},
-          {"rms_norm_eps", 1e-5},   {"rope_theta", 10000.0},    {"max_position_embeddings", 128}};
+  return {{"model_type", "llama"},    {"hidden_size", 64}, {"intermediate_size", 96}, {"num_hidden_layers", 2},
+          {"num_attention_heads", 4}, {"vocab_size", 96},  {"rms_norm_eps", 1e-5},    {"max_position_embeddings", 128}};
 }
 
 json with(const char* name, const json& value) {
@@ -132,6 +131,7 @@ TEST_CASE("config leaves to defaults what may be missing or null") {
   CHECK(c.kv_heads == 4);
   CHECK(c.head_dim == 16);
   CHECK(c.end_tokens.empty());
+  CHECK(c.rope_theta == 10000);
   CHECK((!c.tied_embeddings && !c.qkv_bias && !c.mlp_bias && c.rope.type == rope_scaling::kind::none));
   json document = least_document();
   for (const char* const name : {"num_key_value_heads", "head_dim", "eos_token_id", "tie_word_embeddings",
@@ -140,6 +140,8 @@ TEST_CASE("config leaves to defaults what may be missing or null") {
   CHECK(value_of(read_document(document)).head_dim == 16);
   document["model_type"] = "mistral";
   CHECK(value_of(read_document(document)).window == 0);
+  CHECK(value_of(read_document(with("model_type", "mistral"))).window == 4096);
+  CHECK(value_of(read_document(with("model_type", "qwen3"))).head_dim == 128);
   CHECK(value_of(read_document(with("eos_token_id", {1, 5}))).end_tokens == std::vector<int>{1, 5});
   document = with("sliding_window", 9);
   document["model_type"] = "qwen2";

@@ -1,0 +1,92 @@
+#include "likelihood.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+
+namespace engine {
+namespace {
+
+constexpr int top = 5;
+constexpr std::size_t rows_at_once = 8;
+
+auto as_array(std::span<float> values) {
+  return Eigen::Map<Eigen::ArrayXf>{values.data(), static_cast<Eigen::Index>(values.size())};
+}
+auto as_array(std::span<const float> values) {
+  return Eigen::Map<const Eigen::ArrayXf>{values.data(), static_cast<Eigen::Index>(values.size())};
+}
+
+std::array<std::size_t, top> likeliest(std::span<const float> values) {
+  std::array<std::size_t, top> best{};
+  std::array<float, top> value;
+  value.fill(-std::numeric_limits<float>::infinity());
+  for (std::size_t v = 0; v < values.size(); ++v) {
+    if (!(values[v] > value.back())) continue;
+    std::size_t at = top - 1;
+    for (; at > 0 && values[v] > value[at - 1]; --at) value[at] = value[at - 1], best[at] = best[at - 1];
+    value[at] = values[v], best[at] = v;
+  }
+  return best;
+}
+
+divergence diverge(std::span<const float> p, std::span<const float> q) {
+  const auto log_p = as_array(p), log_q = as_array(q);
+  divergence d;
+  d.kl = (log_p.exp() * (log_p - log_q)).cast<double>().sum();
+  const auto best_p = likeliest(p), best_q = likeliest(q);
+  d.is_flipped = best_p[0] != best_q[0];
+  for (const std::size_t token : best_p)
+    d.common += std::find(best_q.begin(), best_q.end(), token) != best_q.end() ? 1 : 0;
+  return d;
+}
+
+} // namespace
+
+sinq::result<void> log_probabilities(const model& m, std::span<const int> window, sinq::matrix_view<float> to,
+                                     const compute& with) {
+  SINQ_ASSERT(window.size() >= 2 && to.rows() == window.size() - 1);
+  kv_cache cache{m.config(), window.size(), sinq::dtype::f32};
+  if (auto ok = m.forward(window.first(window.size() - 1), cache, to); !ok) return ok;
+  return sinq::parallel_for(*with.threads, to.rows(), rows_at_once,
+                            [&](std::size_t begin, std::size_t end) -> sinq::result<void> {
+                              for (std::size_t i = begin; i < end; ++i) {
+                                auto row = as_array(to.row(i));
+                                row -= row.maxCoeff();
+                                row -= static_cast<float>(std::log(row.exp().cast<double>().sum()));
+                              }
+                              return {};
+                            });
+}
+
+std::vector<double> negative_log_likelihood(sinq::matrix_view<const float> log_probability,
+                                            std::span<const int> window) {
+  std::vector<double> values(log_probability.rows());
+  for (std::size_t i = 0; i < values.size(); ++i)
+    values[i] = -static_cast<double>(log_probability(i, static_cast<std::size_t>(window[i + 1])));
+  return values;
+}
+
+std::vector<divergence> divergences(sinq::matrix_view<const float> log_p, sinq::matrix_view<const float> log_q,
+                                    sinq::executor& threads) {
+  SINQ_ASSERT(log_p.rows() == log_q.rows() && log_p.cols() == log_q.cols());
+  std::vector<divergence> all(log_p.rows());
+  threads.run(all.size(), [&](std::size_t i) { all[i] = diverge(log_p.row(i), log_q.row(i)); });
+  return all;
+}
+
+void window_mean::add(double value) {
+  ++count_;
+  const double before = value - mean_;
+  mean_ += before / static_cast<double>(count_);
+  squares_ += before * (value - mean_);
+}
+
+double window_mean::standard_error() const {
+  if (count_ < 2) return std::numeric_limits<double>::quiet_NaN();
+  const double n = static_cast<double>(count_);
+  return std::sqrt(squares_ / (n - 1) / n);
+}
+
+} // namespace engine

@@ -1,0 +1,41 @@
+#pragma once
+
+#include "model.hpp"
+
+namespace engine {
+
+/// Log-probabilities of what follows each token of a window but the last, which has nothing to be compared with.
+/// @param to  [window.size() - 1 x vocabulary]; log softmax in f32, its sum in f64
+/// @errors    those of model::forward
+[[nodiscard]] sinq::result<void> log_probabilities(const model& m, std::span<const int> window,
+                                                   sinq::matrix_view<float> to, const compute& with);
+
+/// -log p of the tokens that a window goes on with, [window.size() - 1], in nats.
+[[nodiscard]] std::vector<double> negative_log_likelihood(sinq::matrix_view<const float> log_probability,
+                                                          std::span<const int> window);
+
+/// How far one prediction is from another.
+struct divergence {
+  double kl = 0;           ///< sum p (log p - log q), in nats
+  bool is_flipped = false; ///< the likeliest token is another
+  int common = 0;          ///< of the five likeliest tokens of each, how many are the same
+};
+/// Each row of q against that of p.
+[[nodiscard]] std::vector<divergence> divergences(sinq::matrix_view<const float> log_p,
+                                                  sinq::matrix_view<const float> log_q, sinq::executor& threads);
+
+/// The mean of what windows gave, and its standard error from how they differ.
+class window_mean {
+public:
+  void add(double value);
+  [[nodiscard]] std::size_t count() const { return count_; }
+  [[nodiscard]] double mean() const { return mean_; }
+  /// Of two windows or more; otherwise NaN.
+  [[nodiscard]] double standard_error() const;
+
+private:
+  std::size_t count_ = 0;
+  double mean_ = 0, squares_ = 0;
+};
+
+} // namespace engine
