@@ -20,5 +20,8 @@ struct command {
 [[nodiscard]] command add_inspect(CLI::App& app);
 [[nodiscard]] command add_compare(CLI::App& app);
 [[nodiscard]] command add_verify(CLI::App& app);
+[[nodiscard]] command add_run(CLI::App& app);
+[[nodiscard]] command add_perplexity(CLI::App& app);
+[[nodiscard]] command add_compare_models(CLI::App& app);
 
 } // namespace sinq_cli

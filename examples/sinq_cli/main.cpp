@@ -1,4 +1,4 @@
-/// sinq: quantizes the weights of a model in files, and shows what became of them.
+/// sinq: quantizes the weights of a model in files, shows what became of them, and runs it.
 
 #include "command.hpp"
 #include "signals.hpp"
@@ -32,6 +32,8 @@ constexpr const char* examples = R"(Examples:
   sinq verify OUT_DIR --against MODEL_DIR
   sinq dequantize OUT_DIR -o PLAIN_DIR --shard-size 2GB
   sinq compare model.safetensors --bits 4 --bits 3
+  sinq run OUT_DIR --prompt 'Once upon a time'
+  sinq compare-models OUT_DIR --against MODEL_DIR --text book.txt
 )";
 
 int fail(std::string_view message, int status = failure_status) {
@@ -61,8 +63,10 @@ int run(int argc, char** argv) {
   app.failure_message([](const CLI::App*, const CLI::Error& failure) {
     return fmt::format("sinq: error: {} (see --help)\n", sinq_cli::one_line(failure.what()));
   });
-  const std::array commands{sinq_cli::add_quantize(app), sinq_cli::add_dequantize(app), sinq_cli::add_dump(app),
-                            sinq_cli::add_inspect(app),  sinq_cli::add_compare(app),    sinq_cli::add_verify(app)};
+  const std::array commands{
+      sinq_cli::add_quantize(app), sinq_cli::add_dequantize(app), sinq_cli::add_dump(app),
+      sinq_cli::add_inspect(app),  sinq_cli::add_compare(app),    sinq_cli::add_verify(app),
+      sinq_cli::add_run(app),      sinq_cli::add_perplexity(app), sinq_cli::add_compare_models(app)};
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& failure) {
