@@ -53,7 +53,9 @@ result<void> bpe::check_options(const json& model) {
   const auto type = text_of(model, "type");
   if (!type) return type.error();
   if (*type != "BPE") return unsupported_type(*type, "BPE");
-  const auto refuse = [&](const char* name) { return make_error(errc::unsupported, name, " is ", model[name].dump()); };
+  const auto refuse = [&](const char* name) {
+    return make_error(errc::unsupported, name, " is ", sinq::io::in_quotes(model[name].dump()));
+  };
   for (const char* const name : {"continuing_subword_prefix", "end_of_word_suffix"})
     if (model.contains(name) && !model[name].is_null() && model[name] != "") return refuse(name);
   if (model.contains("dropout") && !model["dropout"].is_null() && model["dropout"] != 0.0) return refuse("dropout");
