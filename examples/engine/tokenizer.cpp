@@ -107,10 +107,11 @@ result<void> tokenizer::add_tokens(const std::vector<added_token>& added) {
     if (!here && entry_of(token.id).taken)
       return make_error(errc::malformed, sinq::io::in_quotes(token.content), " has the number ", token.id,
                         ", which another token has");
-    name(token.id, token.content, token.special);
     added_.emplace(token.content, token.id);
-    (token.normalized ? normalized : raw).push_back(token);
-    if (token.normalized && nfc_) normalized.back().content = to_nfc(token.content);
+    std::vector<added_token>& to = token.normalized ? normalized : raw;
+    to.push_back(token);
+    if (token.normalized && nfc_) to.back().content = to_nfc(token.content);
+    name(token.id, to.back().content, token.special);
   }
   before_normalizing_ = token_finder{std::move(raw)};
   after_normalizing_ = token_finder{std::move(normalized)};
@@ -132,9 +133,10 @@ result<void> tokenizer::read_post_processor(const json& component) {
 }
 
 result<void> tokenizer::read_template(const json& component) {
+  if (has_template_) return make_error(errc::unsupported, "has more than one TemplateProcessing");
+  has_template_ = true;
   const auto pieces = list_of(component, "single");
   if (!pieces) return pieces.error();
-  std::vector<int> before, after;
   bool inside = false;
   for (const json& piece : **pieces) {
     const bool text = piece.is_object() && piece.contains("Sequence");
@@ -148,12 +150,10 @@ result<void> tokenizer::read_template(const json& component) {
     }
     const auto tokens = template_tokens(component, *name);
     if (!tokens) return tokens.error();
-    std::vector<int>& to = inside ? after : before;
+    std::vector<int>& to = inside ? suffix_ : prefix_;
     to.insert(to.end(), tokens->begin(), tokens->end());
   }
   if (!inside) return make_error(errc::unsupported, "single has no sequence A");
-  prefix_.insert(prefix_.begin(), before.begin(), before.end());
-  suffix_.insert(suffix_.end(), after.begin(), after.end());
   return {};
 }
 

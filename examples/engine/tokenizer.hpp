@@ -72,7 +72,8 @@ private:
   token_finder before_normalizing_{{}}, after_normalizing_{{}};
   string_map<int> added_;
   std::vector<entry> tokens_; ///< by number
-  std::vector<int> prefix_, suffix_;
+  bool has_template_ = false;
+  std::vector<int> prefix_, suffix_; ///< of the template: before and after the text
 };
 
 /// Turns tokens that come one by one into text, and holds back the bytes of an unfinished character.

@@ -30,7 +30,7 @@ TEST_CASE("planted bugs: a rank, a token number, a flag or a special token that 
   };
   CHECK_FALSE(noticed(good));
   json bad = good;
-  std::swap(bad["model"]["merges"][8], bad["model"]["merges"][60]);
+  std::swap(bad["model"]["merges"][1], bad["model"]["merges"][67]);
   CHECK(noticed(bad));
   bad = good;
   std::swap(bad["model"]["vocab"]["the"], bad["model"]["vocab"]["a"]);

@@ -145,7 +145,7 @@ changes += [{"normalizer": {"type": "NFC"}},
             {"normalizer": {"type": "Sequence", "normalizers": [{"type": "NFC"}]}},
             {"normalizer": {"type": "Sequence", "normalizers": []}},
             {"post_processor": None}, {"post_processor": template(1, 2)}, {"added_tokens": []},
-            {"post_processor": {"type": "Sequence", "processors": [byte_level(), template(1, 0), template(0, 1)]}},
+            {"post_processor": {"type": "Sequence", "processors": [byte_level(), template(1, 1)]}},
             {"decoder": {"type": "Sequence", "decoders": [byte_level()]}}]
 for change in changes:
     t = Tokenizer.from_str(json.dumps({**gpt2, **change}))
