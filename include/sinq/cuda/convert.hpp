@@ -4,6 +4,7 @@
 #include "../core/parallel.hpp"
 #include "../pack/aux_codes.hpp"
 #include "../pack/layout.hpp"
+#include "lane_words.hpp"
 #include "layout.hpp"
 
 #include <algorithm>
@@ -54,64 +55,82 @@ namespace detail {
   return powers;
 }
 
-/// Writes codes, scales and zero points of one row into their records.
-class row_writer {
+/// Calls f with the width and the form of codes, as constants. @pre form == form_of(the format of those bits)
+template <class F>
+void with_form(int bits, code_form form, F&& f) {
+  with_layout(bits, [&](auto layout) {
+    constexpr int width = decltype(layout)::bits;
+    using code_form::u2, code_form::u3, code_form::u4, code_form::u8, code_form::table4;
+    constexpr code_form uniform = width == 2 ? u2 : width == 3 ? u3 : width == 4 ? u4 : u8;
+    if constexpr (width <= 4)
+      if (form == table4) return f(layout, std::integral_constant<code_form, table4>{});
+    f(layout, std::integral_constant<code_form, uniform>{});
+  });
+}
+
+/// Writes codes, scales and zero points of 16 rows into their records.
+class tile_writer {
 public:
   /// @param powers  of scale_powers
-  row_writer(const packed_matrix& p, std::span<const int> powers, device_image& image)
-      : p_{p}, powers_{powers}, image_{image} {}
+  tile_writer(const packed_matrix& p, std::span<const int> powers, device_image& image)
+      : p_{p}, powers_{powers}, image_{image}, scale_(p.format.groups()), zero_(scale_.size()),
+        scale_bits_(scale_.size()), zero_bits_(scale_.size()) {}
 
-  [[nodiscard]] result<void> operator()(std::size_t i) {
-    const matrix_format& f = p_.format;
-    codes_.resize(f.cols);
-    scale_.resize(f.groups());
-    zero_.resize(f.groups());
-    with_layout(f.bits, [&](auto layout) { layout.unpack_row(p_.code_row(i), codes_); });
-    load_auxiliaries(p_, i, scale_, zero_);
-    write_codes(static_cast<unsigned>(i));
-    return write_auxiliaries(static_cast<unsigned>(i));
+  [[nodiscard]] result<void> operator()(std::size_t tile) {
+    const std::size_t begin = tile * tile_rows, end = std::min<std::size_t>(p_.format.rows, begin + tile_rows);
+    std::array<std::span<const byte>, tile_rows> rows;
+    for (std::size_t i = begin; i < end; ++i) rows[i - begin] = p_.code_row(i);
+    const device_format& d = image_.format;
+    std::uint8_t* const records = image_.weights.data() + tile * d.units() * d.record_bytes();
+    with_form(p_.format.bits, d.form, [&](auto layout, auto form) {
+      using loop = put_rows_loop<decltype(layout)::bits, decltype(form)::value>;
+      sinq::detail::run_wide<loop>(rows, p_.format.cols, records, std::size_t{d.record_bytes()});
+    });
+    for (std::size_t i = begin; i < end; ++i) {
+      if (result<void> ok = read_auxiliaries(i); !ok) return ok;
+      write_auxiliaries(static_cast<unsigned>(i - begin), records);
+    }
+    return {};
   }
 
 private:
-  [[nodiscard]] std::uint8_t* record(unsigned i, unsigned unit) const {
-    const device_format& d = image_.format;
-    return image_.weights.data() + (std::size_t{i / tile_rows} * d.units() + unit) * d.record_bytes();
-  }
-
-  void write_codes(unsigned i) {
-    const code_form form = image_.format.form;
-    for (unsigned j = 0; j < image_.format.cols; ++j) {
-      const code_place place = place_of(form, i % tile_rows, j % unit_cols);
-      std::uint8_t* const to = record(i, j / unit_cols);
-      const unsigned code = codes_[j];
-      const unsigned low = form == code_form::u3 ? code & 3u : code;
-      to[place.byte] = static_cast<std::uint8_t>(to[place.byte] | low << place.shift);
-      if (form == code_form::u3)
-        to[place.high_byte] = static_cast<std::uint8_t>(to[place.high_byte] | code >> 2 << place.high_shift);
-    }
-  }
-
-  [[nodiscard]] result<void> write_auxiliaries(unsigned i) {
-    const device_format& d = image_.format;
-    for (unsigned g = 0; g * d.group_size < d.cols; ++g) {
-      const std::size_t from = std::size_t{g} * d.group_size / p_.format.group_size;
-      const auto scale = static_cast<float16>(std::ldexp(scale_[from], -powers_[from]));
-      const auto zero = static_cast<float16>(zero_[from]);
-      if (!is_finite(to_float(scale)) || !(std::fabs(to_float(zero) - zero_[from]) <= 0x1p-4f))
-        return make_error(errc::not_representable, "cuda: scale ", scale_[from], " or zero point ", zero_[from],
-                          " of row ", i, ", group ", from, " does not fit F16");
-      std::uint8_t* const to = record(i, g / d.unit_groups()) + aux_place(d, i % tile_rows, g % d.unit_groups());
-      std::memcpy(to, &scale, sizeof scale);
-      std::memcpy(to + sizeof scale, &zero, sizeof zero);
-    }
+  /// Scales, by their powers of two, and zero points of row i in f16.
+  [[nodiscard]] result<void> read_auxiliaries(std::size_t i) {
+    load_auxiliaries(p_, i, scale_, zero_);
+    held_scale_ = scale_;
+    for (std::size_t g = 0; g < powers_.size(); ++g)
+      if (powers_[g] != 0) held_scale_[g] = std::ldexp(scale_[g], -powers_[g]);
+    held_zero_ = zero_;
+    round_to_f16(held_scale_, scale_bits_);
+    round_to_f16(held_zero_, zero_bits_);
+    for (std::size_t g = 0; g < scale_.size(); ++g)
+      if (!is_finite(held_scale_[g]) || !(std::fabs(held_zero_[g] - zero_[g]) <= 0x1p-4f))
+        return make_error(errc::not_representable, "cuda: scale ", scale_[g], " or zero point ", zero_[g], " of row ",
+                          i, ", group ", g, " does not fit F16");
     return {};
+  }
+  static void round_to_f16(std::span<float> values, std::span<std::uint16_t> bits) {
+    store_floats(values, dtype::f16, reinterpret_cast<byte*>(bits.data()));
+    load_floats(reinterpret_cast<const byte*>(bits.data()), dtype::f16, values);
+  }
+
+  void write_auxiliaries(unsigned in_tile, std::uint8_t* records) const {
+    const device_format& d = image_.format;
+    for (unsigned unit = 0; unit < d.units(); ++unit)
+      for (unsigned k = 0; k < d.unit_groups(); ++k) {
+        const unsigned col = unit * unit_cols + k * d.group_size;
+        if (col >= d.cols) return;
+        const std::size_t from = col / p_.format.group_size;
+        const std::uint16_t pair[2] = {scale_bits_[from], zero_bits_[from]};
+        std::memcpy(records + std::size_t{unit} * d.record_bytes() + aux_place(d, in_tile, k), pair, sizeof pair);
+      }
   }
 
   const packed_matrix& p_;
   std::span<const int> powers_;
   device_image& image_;
-  std::vector<std::uint8_t> codes_;
-  std::vector<float> scale_, zero_;
+  std::vector<float> scale_, zero_, held_scale_, held_zero_;
+  std::vector<std::uint16_t> scale_bits_, zero_bits_;
 };
 
 /// Splits the t of each group into a power of two, which takes that of the scales too, and factors below 1.
@@ -152,9 +171,9 @@ inline void split_col_scale(const packed_matrix& p, std::span<const int> powers,
 
 } // namespace detail
 
-/// Arranges a packed matrix as the device keeps it. Codes of 5 and 6 bits take 8, codebooks of 2 and 3 bits take 4;
-/// scales and zero points in bf16, f32 or codes become f16, rounded by 2^-11 of a scale (those above 2^-28 of the
-/// largest of their column of groups) and 1/16 of a step at most.
+/// Arranges a packed matrix as the device keeps it, whole words of codes at a time. Codes of 5 and 6 bits take 8,
+/// codebooks of 2 and 3 bits take 4; scales and zero points in bf16, f32 or codes become f16, rounded by 2^-11 of a
+/// scale (those above 2^-28 of the largest of their column of groups) and 1/16 of a step at most.
 /// @errors  errc::unsupported (rotated inputs, tiles of rows, codebooks of more than 4 bits, groups that are no
 /// multiple
 ///          of 32 columns), errc::not_representable (a scale or zero point that f16 cannot hold), those of check_packed
@@ -165,14 +184,14 @@ inline void split_col_scale(const packed_matrix& p, std::span<const int> powers,
   device_image image{.format = *format, .weights = {}, .t = {}, .unit = {}, .levels = {}};
   image.weights.assign(format->weight_bytes(), 0);
   const std::vector<int> powers = detail::scale_powers(p);
-  const auto some_rows = [&](std::size_t begin, std::size_t end) -> result<void> {
-    detail::row_writer write{p, powers, image};
-    for (std::size_t i = begin; i < end; ++i)
-      if (result<void> ok = write(i); !ok) return ok;
+  const auto some_tiles = [&](std::size_t begin, std::size_t end) -> result<void> {
+    detail::tile_writer write{p, powers, image};
+    for (std::size_t tile = begin; tile < end; ++tile)
+      if (result<void> ok = write(tile); !ok) return ok;
     return {};
   };
   executor& on = threads != nullptr ? *threads : default_executor();
-  if (result<void> ok = parallel_for(on, p.format.rows, std::size_t{tile_rows}, some_rows); !ok) return ok.error();
+  if (result<void> ok = parallel_for(on, format->tiles(), 1, some_tiles); !ok) return ok.error();
   detail::split_col_scale(p, powers, image);
   if (format->form == code_form::table4) {
     const std::vector<float> custom = custom_levels(p.levels);
@@ -185,24 +204,30 @@ inline void split_col_scale(const packed_matrix& p, std::span<const int> powers,
 
 namespace detail {
 
-/// Reads codes, scales and zero points of row i back from their records.
-inline void read_row(const device_image& image, std::size_t i, std::span<std::uint8_t> codes, std::span<byte> scale,
-                     std::span<byte> zero) {
+/// Packs the codes of an image again, in the width of its form.
+/// @param to  N rows of the canonical layout
+inline void read_codes(const device_image& image, std::span<byte> to) {
   const device_format& d = image.format;
-  const auto in_tile = static_cast<unsigned>(i % tile_rows);
-  const auto record = [&](unsigned unit) {
-    return image.weights.data() + (i / tile_rows * d.units() + unit) * d.record_bytes();
-  };
-  for (unsigned j = 0; j < d.cols; ++j) {
-    const code_place place = place_of(d.form, in_tile, j % unit_cols);
-    const std::uint8_t* const from = record(j / unit_cols);
-    const bool planes = d.form == code_form::u3;
-    const unsigned mask = planes ? 3u : (1u << bits_of(d.form)) - 1;
-    const unsigned high = planes ? (from[place.high_byte] >> place.high_shift & 1u) << 2 : 0;
-    codes[j] = static_cast<std::uint8_t>((from[place.byte] >> place.shift & mask) | high);
+  const std::size_t row_bytes = to.size() / d.rows;
+  for (std::size_t tile = 0; tile < d.tiles(); ++tile) {
+    const std::size_t begin = tile * tile_rows, end = std::min<std::size_t>(d.rows, begin + tile_rows);
+    std::array<std::span<byte>, tile_rows> rows;
+    for (std::size_t i = begin; i < end; ++i) rows[i - begin] = to.subspan(i * row_bytes, row_bytes);
+    const std::uint8_t* const records = image.weights.data() + tile * d.units() * d.record_bytes();
+    with_form(static_cast<int>(bits_of(d.form)), d.form, [&](auto, auto form) {
+      sinq::detail::run_wide<take_rows_loop<decltype(form)::value>>(records, std::size_t{d.record_bytes()},
+                                                                    std::size_t{d.cols}, rows);
+    });
   }
+}
+
+/// Reads scales and zero points of row i back from their records.
+inline void read_auxiliaries(const device_image& image, std::size_t i, std::span<byte> scale, std::span<byte> zero) {
+  const device_format& d = image.format;
   for (unsigned g = 0; g * d.group_size < d.cols; ++g) {
-    const std::uint8_t* const from = record(g / d.unit_groups()) + aux_place(d, in_tile, g % d.unit_groups());
+    const std::uint8_t* const from = image.weights.data() +
+                                     (i / tile_rows * d.units() + g / d.unit_groups()) * d.record_bytes() +
+                                     aux_place(d, static_cast<unsigned>(i % tile_rows), g % d.unit_groups());
     std::memcpy(scale.data() + 2 * g, from, 2);
     std::memcpy(zero.data() + 2 * g, from + 2, 2);
   }
@@ -232,14 +257,11 @@ inline void read_row(const device_image& image, std::size_t i, std::span<std::ui
   const packed_sizes sizes = packed_bytes(p.format);
   aligned_buffer<byte> codes{sizes.codes}, scale{sizes.scale}, zero{sizes.zero}, t{sizes.col_scale},
       levels{sizes.levels};
-  const std::size_t code_row = sizes.codes / d.rows, aux_row = sizes.scale / d.rows;
-  std::vector<std::uint8_t> row(d.cols);
-  for (std::size_t i = 0; i < d.rows; ++i) {
-    detail::read_row(image, i, row, scale.span().subspan(i * aux_row, aux_row),
-                     zero.span().subspan(i * aux_row, aux_row));
-    with_layout(p.format.bits,
-                [&](auto layout) { layout.pack_row(row, codes.span().subspan(i * code_row, code_row)); });
-  }
+  const std::size_t aux_row = sizes.scale / d.rows;
+  detail::read_codes(image, codes.span());
+  for (std::size_t i = 0; i < d.rows; ++i)
+    detail::read_auxiliaries(image, i, scale.span().subspan(i * aux_row, aux_row),
+                             zero.span().subspan(i * aux_row, aux_row));
   std::vector<float> whole(d.cols);
   for (std::size_t j = 0; j < d.cols; ++j) whole[j] = image.t[j] * image.unit[j / d.group_size];
   store_floats(whole, dtype::f32, t.data());
