@@ -124,14 +124,14 @@ SINQ_INLINE void spread(const row_words<Bits>& from, wide_words<Width>& to) {
 /// The inverse of spread.
 template <int Bits, int Width>
 SINQ_INLINE void gather(wide_words<Width>& from, row_words<Bits>& to) {
-  constexpr int step = 64 / Width * Bits;
+  constexpr std::size_t step = 64 / Width * Bits;
   narrow<Bits, Width>(from);
   if constexpr (Bits == Width) {
     std::memcpy(to.data(), &from, sizeof to);
   } else {
     to.fill(0);
-    for (int k = 0; k < Width; ++k) {
-      const int word = k * step / 64, shift = k * step % 64;
+    for (std::size_t k = 0; k < Width; ++k) {
+      const std::size_t word = k * step / 64, shift = k * step % 64;
       to[word] |= from[k] << shift;
       if (shift + step > 64) to[word + 1] |= from[k] >> (64 - shift);
     }
