@@ -16,6 +16,11 @@ foreach(architectures IN ITEMS compute_75=sm_75 compute_80=sm_80,sm_86,sm_89 com
   set_tests_properties(nvcc/${name} PROPERTIES SKIP_RETURN_CODE 77)
 endforeach()
 
+# A second compiler reads them; only a clang++ as new as the toolkit can.
+add_test(NAME nvcc/clang COMMAND ${Python3_EXECUTABLE} ${CMAKE_CURRENT_SOURCE_DIR}/cuda/device/clang.py --nvcc=${nvcc}
+                                 sm_75 sm_80 sm_90)
+set_tests_properties(nvcc/clang PROPERTIES SKIP_RETURN_CODE 77)
+
 # Two translation units that include everything link; with a device, they agree.
 if(CMAKE_CUDA_COMPILER)
   add_executable(sinq_tests_cuda_link cuda/device/link_main.cu cuda/device/link_other.cu)
