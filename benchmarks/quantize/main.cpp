@@ -28,7 +28,7 @@ struct flags {
   std::string type = "f32";
   std::size_t rows = 4096, cols = 4096, group_size = 64;
   int bits = 4;
-  bool scaling = false;
+  bool device = false, scaling = false;
   std::size_t most_weights = std::size_t{1} << 28;
 };
 
@@ -175,6 +175,7 @@ result<void> run_quantize(const flags& f) {
   fmt::print("{}\n{} bits, groups of {}, from {}, {} rounds\n\n", on.to_string(), f.bits, f.group_size, f.type,
              f.common.rounds);
   std::vector<step> steps{step::quantize, step::pack, step::both, step::dequantize, step::to_panels};
+  if (f.device) steps.push_back(step::to_device_layout);
   std::vector<std::pair<std::size_t, std::size_t>> shapes{{f.rows, f.cols}};
   if (f.scaling) {
     steps = {step::both};
@@ -201,6 +202,7 @@ void add_flags(CLI::App& app, flags& f) {
   app.add_option("--group-size", f.group_size, "Columns that share a scale")
       ->check(CLI::PositiveNumber)
       ->capture_default_str();
+  app.add_flag("--device", f.device, "Times to_device_layout too, which comes before an upload to a GPU");
   app.add_flag("--scaling", f.scaling, "Quantizes and packs matrices of 2^20 weights, twice as many, and so on");
   app.add_option("--most-weights", f.most_weights, "Where --scaling ends")
       ->check(CLI::PositiveNumber)

@@ -4,6 +4,7 @@
 #include "support/random_matrices.hpp"
 
 #include <sinq/core/convert.hpp>
+#include <sinq/cuda/convert.hpp>
 #include <sinq/metrics.hpp>
 
 #include <algorithm>
@@ -102,6 +103,9 @@ subject timed_step(step what, const quantize_trial& trial, const source_weights&
                        run);
       break;
     case step::to_panels: static_cast<void>(value_of(sinq::to_panels(inputs.packed[n], run))); break;
+    case step::to_device_layout:
+      static_cast<void>(value_of(sinq::cuda::to_device_layout(inputs.packed[n], run.threads)));
+      break;
     }
   };
   return {.call = call, .work = from.weights()};

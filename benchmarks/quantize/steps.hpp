@@ -46,8 +46,9 @@ struct quantize_trial {
 [[nodiscard]] sinq::result<quantize_trial> make_trial(const std::string& name, int bits, std::size_t group_size);
 
 /// What is timed of a trial; `both` is quantize_packed.
-enum class step : std::uint8_t { quantize, pack, both, dequantize, to_panels };
-inline constexpr std::array<std::string_view, 5> step_names{"quantize", "pack", "both", "dequantize", "to_panels"};
+enum class step : std::uint8_t { quantize, pack, both, dequantize, to_panels, to_device_layout };
+inline constexpr std::array<std::string_view, 6> step_names{"quantize",   "pack",      "both",
+                                                            "dequantize", "to_panels", "to_device_layout"};
 
 /// What the steps of a trial begin with: as many matrices as there are sources, quantized, and packed.
 struct trial_inputs {
