@@ -70,7 +70,8 @@ TEST_CASE("inspect and reports tell the layout and count its bytes") {
     CHECK(made["tensors"][0]["bytes_after"] == found["bytes"]);
     CHECK(planned["tensors"][0]["bytes_after"] == found["bytes"]);
     std::size_t bytes = 0;
-    for (const auto& tensor : value_of(sinq::io::model_reader::open(out)).tensors()) bytes += tensor.info.size_bytes();
+    const auto model = value_of(sinq::io::model_reader::open(out));
+    for (const auto& tensor : model.tensors()) bytes += tensor.info.size_bytes();
     CHECK(found["bytes"] == bytes);
     CHECK(found["bits_per_weight"].get<double>() == 8.0 * static_cast<double>(bytes) / (33 * 200));
     CHECK(made["tensors"][0]["bits_per_weight"] == found["bits_per_weight"]);
