@@ -2,6 +2,7 @@
 
 #include <sinq/io/json_file.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <numbers>
 
@@ -174,6 +175,21 @@ result<model_config> parse(const json& document) {
   return c;
 }
 
+/// Tokens that end a text by the configuration of generation, where there is one, and which that of the model may lack.
+result<void> read_end_tokens(const std::filesystem::path& path, model_config& c) {
+  std::error_code ignored;
+  if (!std::filesystem::exists(path, ignored)) return {};
+  const auto document = sinq::io::load_json_object(path);
+  if (!document) return document.error();
+  fields f{*document};
+  std::vector<int> more;
+  f.tokens("eos_token_id", more);
+  if (!f.outcome()) return sinq::error{f.outcome().error()}.in(path.string());
+  for (const int token : more)
+    if (std::find(c.end_tokens.begin(), c.end_tokens.end(), token) == c.end_tokens.end()) c.end_tokens.push_back(token);
+  return {};
+}
+
 } // namespace
 
 result<model_config> read_config(const std::filesystem::path& directory) {
@@ -182,6 +198,7 @@ result<model_config> read_config(const std::filesystem::path& directory) {
   if (!document) return document.error();
   auto config = parse(*document);
   if (!config) return std::move(config).error().in(path.string());
+  if (auto ok = read_end_tokens(directory / "generation_config.json", *config); !ok) return ok.error();
   return config;
 }
 

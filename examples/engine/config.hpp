@@ -29,11 +29,11 @@ struct model_config {
   bool tied_embeddings = false;               ///< the output matrix is the embedding
   bool qkv_bias = false, output_bias = false; ///< of the attention's projections
   bool mlp_bias = false;
-  bool qk_norm = false; ///< each head of q and k is normalised
-  std::vector<int> end_tokens;
+  bool qk_norm = false;        ///< each head of q and k is normalised
+  std::vector<int> end_tokens; ///< of this file and of `generation_config.json`
 };
 
-/// Reads and checks `config.json` of a model directory.
+/// Reads and checks `config.json` of a model directory, and the end tokens of `generation_config.json` if it is there.
 /// @errors  errc::not_found, errc::malformed (a value of another type, or one that fits no model; names it),
 ///          errc::unsupported (another architecture, activation, or kind of rotary positions; names it)
 [[nodiscard]] sinq::result<model_config> read_config(const std::filesystem::path& directory);

@@ -232,6 +232,16 @@ TEST_CASE("config names what this engine does not run") {
   check_error(read_document(document), errc::unsupported, {"use_sliding_window is true"});
 }
 
+TEST_CASE("config adds the end tokens of the configuration of generation") {
+  const scratch directory;
+  sinq_test::write_file(directory / "config.json", with("eos_token_id", 5).dump());
+  CHECK(value_of(read_config(directory.root())).end_tokens == std::vector<int>{5});
+  sinq_test::write_file(directory / "generation_config.json", R"({"eos_token_id": [7, 5]})");
+  CHECK(value_of(read_config(directory.root())).end_tokens == std::vector<int>{5, 7});
+  sinq_test::write_file(directory / "generation_config.json", R"({"eos_token_id": "x"})");
+  check_error(read_config(directory.root()), errc::malformed, {"generation_config.json", "eos_token_id is '\"x\"'"});
+}
+
 TEST_CASE("config says which file cannot be read") {
   const scratch directory;
   check_error(read_config(directory.root()), errc::not_found, {"config.json"});

@@ -29,30 +29,26 @@ private:
   std::size_t offset_;
 };
 
-products multiply(const matrix& w, const matrix& x, std::span<const float> bias) {
-  products p{x.rows, w.rows, std::vector<double>(x.rows * w.rows), std::vector<double>(x.rows * w.rows)};
-  for (std::size_t m = 0; m < x.rows; ++m)
-    for (std::size_t i = 0; i < w.rows; ++i) {
-      double& y = p.y[m * w.rows + i];
-      double& terms = p.terms[m * w.rows + i];
-      for (std::size_t j = 0; j < w.cols; ++j) {
-        const double term = double{w.view()(i, j)} * double{x.view()(m, j)};
-        y += term;
-        terms += std::fabs(term);
-      }
-      if (!bias.empty()) y += double{bias[i]}, terms += std::fabs(double{bias[i]});
-    }
+products products_of_floats(const matrix& w, const matrix& x, std::span<const float> bias) {
+  const doubles weight = w.view().eigen().cast<double>(), token = x.view().eigen().cast<double>();
+  products p{.y = token * weight.transpose(),
+             .terms = token.cwiseAbs() * weight.cwiseAbs().transpose(),
+             .doubt = doubles::Zero(token.rows(), weight.rows())};
+  for (std::size_t i = 0; i < bias.size(); ++i) {
+    p.y.col(static_cast<Index>(i)).array() += double{bias[i]};
+    p.terms.col(static_cast<Index>(i)).array() += std::fabs(double{bias[i]});
+  }
   return p;
 }
 
-matrix multiplied(const sinq::weight_view& w, const matrix& x, const sinq::matmul_options& options = {}) {
+matrix floats_multiplied(const sinq::weight_view& w, const matrix& x, const sinq::matmul_options& options = {}) {
   matrix y{x.rows, w.rows()};
   require_ok(sinq::matmul(w, sinq::matrix_view<const float>{x.view()}, y.view(), options));
   return y;
 }
 
 /// f32 sums: each of K products and sums rounds by 2^-24 of what it holds, at worst one after the other on one lane.
-double tolerance(std::size_t cols) {
+double tolerance_of_floats(std::size_t cols) {
   return static_cast<double>(cols + 20) * 0x1p-24;
 }
 
@@ -69,8 +65,9 @@ TEST_CASE("weights in floats are multiplied as in double, whatever their type, s
             CAPTURE(to_string(isa), to_string(type), rows, cols, count);
             matrix x{count, cols};
             std::copy_n(all.values.begin(), x.values.size(), x.values.begin());
-            const products expected = multiply(w.values, x, bias);
-            CHECK(close_to_products(multiplied(w.view(), x, {.bias = bias}), expected, tolerance(cols)));
+            const products expected = products_of_floats(w.values, x, bias);
+            CHECK(
+                close_to_products(floats_multiplied(w.view(), x, {.bias = bias}), expected, tolerance_of_floats(cols)));
           }
         }
   }
@@ -80,18 +77,19 @@ TEST_CASE("products with floats are the same on any number of threads") {
   const stored_weight w{700, 530, sinq::dtype::bf16, 0};
   const matrix x = tokens(33, 530);
   sinq::thread_pool one{1}, three{3};
-  CHECK(multiplied(w.view(), x, {.threads = &one}).values == multiplied(w.view(), x, {.threads = &three}).values);
+  CHECK(floats_multiplied(w.view(), x, {.threads = &one}).values ==
+        floats_multiplied(w.view(), x, {.threads = &three}).values);
 }
 
 TEST_CASE("the comparison of products with floats notices a weight, a column and a row") {
   const stored_weight w{5, 70, sinq::dtype::f32, 0};
   const matrix x = tokens(3, 70);
-  const products expected = multiply(w.values, x, {});
+  const products expected = products_of_floats(w.values, x, {});
   const auto notices = [&](auto&& change) {
     stored_weight other = w;
     change(other.values);
     sinq::store_floats(other.values.values, other.type, other.bytes.data());
-    return !close_to_products(multiplied(other.view(), x), expected, tolerance(70));
+    return !close_to_products(floats_multiplied(other.view(), x), expected, tolerance_of_floats(70));
   };
   CHECK_FALSE(notices([](matrix&) {}));
   CHECK(notices([](matrix& v) { v.values[69] *= 1.01f; }));
@@ -118,15 +116,15 @@ TEST_CASE("strides of weights, activations and outputs are respected") {
         outside += std::fabs(double{y.view()(m, i)});
     }
   CHECK(outside == 0);
-  CHECK(close_to_products(small_y, multiply(small_w, small_x, {}), tolerance(33)));
+  CHECK(close_to_products(small_y, products_of_floats(small_w, small_x, {}), tolerance_of_floats(33)));
 }
 
 TEST_CASE("a token that is not finite leaves the others alone when weights are floats") {
   const stored_weight w{20, 70, sinq::dtype::bf16, 0};
   matrix x = tokens(6, 70);
-  const matrix clean = multiplied(w.view(), x);
+  const matrix clean = floats_multiplied(w.view(), x);
   x.view()(2, 5) = std::numeric_limits<float>::quiet_NaN();
-  const matrix y = multiplied(w.view(), x);
+  const matrix y = floats_multiplied(w.view(), x);
   for (std::size_t m = 0; m < 6; ++m)
     for (std::size_t i = 0; i < 20; ++i)
       CHECK((m == 2 ? !sinq::is_finite(y.view()(m, i)) : y.view()(m, i) == clean.view()(m, i)));

@@ -1,0 +1,191 @@
+/// sinq run, perplexity and compare-models on tiny models of tests/golden/engine.
+
+#include "tool/tool.hpp"
+
+#include <sinq/io/safetensors.hpp>
+
+#include <nlohmann/json.hpp>
+
+#include <cmath>
+
+using namespace sinq_test;
+using nlohmann::json;
+
+namespace {
+
+const fs::path golden = fs::path{SINQ_TEST_DATA_DIR} / "engine";
+
+/// The character of each of the 96 tokens: a byte-level tokenizer without merges.
+std::string character_of(int token) {
+  if (token < 94) return {static_cast<char>('!' + token)};
+  return token == 94 ? " " : "\n";
+}
+
+json tokenizer_document() {
+  json vocabulary = json::object();
+  for (int token = 0; token < 94; ++token) vocabulary[character_of(token)] = token;
+  vocabulary["\u0120"] = 94; // how byte-level BPE spells a space and a line's end
+  vocabulary["\u010a"] = 95;
+  const json bytes{{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", true}};
+  return {{"version", "1.0"},
+          {"added_tokens", json::array()},
+          {"normalizer", nullptr},
+          {"pre_tokenizer", bytes},
+          {"post_processor", nullptr},
+          {"decoder", bytes},
+          {"model", {{"type", "BPE"}, {"vocab", vocabulary}, {"merges", json::array()}}}};
+}
+
+/// A golden model with that tokenizer.
+fs::path make_language_model(const fs::path& to, const std::string& name) {
+  fs::create_directories(to);
+  for (const char* const file : {"config.json", "model.safetensors"}) fs::copy_file(golden / name / file, to / file);
+  write_file(to / "tokenizer.json", tokenizer_document().dump());
+  return to;
+}
+
+struct golden_logits {
+  std::size_t sequences, length, vocabulary;
+  std::vector<int> tokens;
+  std::vector<float> logits;
+
+  explicit golden_logits(const std::string& name) {
+    const auto file = value_of(sinq::io::safetensors_file::open(golden / name / "expected.safetensors"));
+    const auto* const info = file.find("logits");
+    REQUIRE(info != nullptr);
+    sequences = info->shape[0], length = info->shape[1], vocabulary = info->shape[2];
+    logits.resize(sequences * length * vocabulary);
+    sinq::load_floats(file.data(*info).data(), info->type, logits);
+    const auto bytes = file.data(*file.find("tokens"));
+    tokens.resize(sequences * length);
+    for (std::size_t n = 0; n < tokens.size(); ++n) {
+      std::int64_t token;
+      std::memcpy(&token, bytes.data() + n * sizeof token, sizeof token);
+      tokens[n] = static_cast<int>(token);
+    }
+  }
+
+  /// exp of the mean of -log p of what follows each token of a sequence, in double.
+  [[nodiscard]] double perplexity() const {
+    double sum = 0;
+    for (std::size_t s = 0; s < sequences; ++s)
+      for (std::size_t i = 0; i + 1 < length; ++i) {
+        const float* const row = &logits[(s * length + i) * vocabulary];
+        double all = 0;
+        for (std::size_t v = 0; v < vocabulary; ++v) all += std::exp(double{row[v]});
+        sum += std::log(all) - double{row[tokens[s * length + i + 1]]};
+      }
+    return std::exp(sum / static_cast<double>(sequences * (length - 1)));
+  }
+  [[nodiscard]] std::string text() const {
+    std::string all;
+    for (const int token : tokens) all += character_of(token);
+    return all;
+  }
+};
+
+/// The number behind a word of the output.
+double number_after(const std::string& out, const std::string& word) {
+  const std::size_t at = out.find(word);
+  REQUIRE(at != std::string::npos);
+  return std::stod(out.substr(at + word.size()));
+}
+
+} // namespace
+
+TEST_CASE("perplexity is that of the logits of transformers") {
+  for (const std::string name : {"llama", "mistral", "qwen2", "qwen3"}) {
+    CAPTURE(name);
+    const scratch dir;
+    const golden_logits expected{name};
+    const fs::path model = make_language_model(dir / "model", name);
+    write_file(dir / "text", expected.text());
+    const tool_run run =
+        run_well({"perplexity", model.string(), "--text", (dir / "text").string(), "--window", "24", "--quiet"});
+    // four digits behind the point are printed
+    CHECK(std::fabs(number_after(run.out, "perplexity ") - expected.perplexity()) < 1e-4);
+    CHECK(run.out.find("over 46 tokens in 2 windows of 24") != std::string::npos);
+  }
+}
+
+TEST_CASE("a model is no distance from itself, and some from its quantized self, loaded or made on load") {
+  const scratch dir;
+  const golden_logits expected{"llama"};
+  const std::string model = make_language_model(dir / "model", "llama").string(), text = (dir / "text").string();
+  write_file(text, expected.text());
+  const auto compare = [&](const std::string& a, const std::vector<std::string>& options) {
+    std::vector<std::string> arguments{"compare-models", a,    "--against",   model,   "--text", text,
+                                       "--window",       "24", "--precision", "exact", "--quiet"};
+    arguments.insert(arguments.end(), options.begin(), options.end());
+    return run_well(arguments).out;
+  };
+  const std::string same = compare(model, {});
+  CHECK(number_after(same, "KL ") == 0);
+  CHECK(number_after(same, "flips ") == 0);
+  CHECK(number_after(same, "overlap ") == 100);
+  const std::string rough = compare(model, {"--method", "rtn", "--bits", "3", "--group-size", "32"});
+  const std::string fine = compare(model, {"--method", "rtn", "--bits", "8", "--group-size", "32"});
+  CHECK(number_after(rough, "KL ") > 10 * number_after(fine, "KL "));
+  CHECK(number_after(rough, "flips ") > 0);
+
+  run_well({"quantize", model, "-o", (dir / "made").string(), "--method", "rtn", "--bits", "3", "--group-size", "32",
+            "--quiet"});
+  const std::string loaded = compare((dir / "made").string(), {});
+  CHECK(number_after(loaded, "KL ") == number_after(rough, "KL "));
+}
+
+TEST_CASE("run writes the tokens of transformers") {
+  const scratch dir;
+  const std::string model = make_language_model(dir / "model", "llama").string();
+  const auto file = value_of(sinq::io::safetensors_file::open(golden / "llama" / "expected.safetensors"));
+  const auto bytes = file.data(*file.find("continuation"));
+  std::string expected;
+  for (std::size_t n = 0; n < 12; ++n) {
+    std::int64_t token;
+    std::memcpy(&token, bytes.data() + n * sizeof token, sizeof token);
+    expected += character_of(static_cast<int>(token));
+  }
+  const std::string prompt = golden_logits{"llama"}.text().substr(0, 24);
+  const std::vector<std::string> greedy{"run", model, "--prompt", prompt, "-n", "12", "--cache", "f32", "--quiet"};
+  CHECK(run_well(greedy).out == expected + "\n");
+  const auto drawn = [&](const std::string& seed) {
+    return run_well({"run", model, "-p", prompt, "-n", "12", "--temperature", "1.5", "--seed", seed, "--quiet"}).out;
+  };
+  CHECK(drawn("1") == drawn("1"));
+  CHECK(drawn("1") != drawn("2"));
+  const tool_run told = run_tool({"run", model, "-p", prompt, "-n", "3"});
+  CHECK(told.err.find("prompt: 24 tokens") != std::string::npos);
+  CHECK(told.err.find("generation: 3 tokens") != std::string::npos);
+}
+
+TEST_CASE("models and prompts that cannot be run are named") {
+  const scratch dir;
+  const fs::path model = make_language_model(dir / "model", "llama");
+  const auto run = [&](const fs::path& which, const std::vector<std::string>& options = {}) {
+    std::vector<std::string> arguments{"run", which.string(), "--quiet"};
+    if (options.empty()) arguments.insert(arguments.end(), {"-p", "abc"});
+    arguments.insert(arguments.end(), options.begin(), options.end());
+    return arguments;
+  };
+  run_badly(run(dir / "none"), {"none"});
+  run_badly(run(model, {"-p", ""}), {"the prompt has no tokens"});
+  run_badly(run(model, {"-p", "abcdef", "--context", "5"}), {"prompt has 6 tokens", "context of 5"});
+  run_badly(run(model, {"-p", "abc", "--temperature", "-1"}), {"temperature"});
+  run_badly(run(model, {"-p", "abc", "--chat"}), {"chat_template"});
+  write_file(dir / "short", "abc");
+  run_badly({"perplexity", model.string(), "--text", (dir / "short").string()}, {"short", "has 3 tokens", "512"});
+
+  const auto changed = [&](const char* name, const char* key, const json& value) {
+    const fs::path other = make_language_model(dir / name, "llama");
+    json config = json::parse(read_file(other / "config.json"));
+    config[key] = value;
+    write_file(other / "config.json", config.dump());
+    return other;
+  };
+  run_badly(run(changed("gpt", "model_type", "gpt2")), {"config.json", "gpt2", "expected llama"});
+  run_badly(run(changed("deep", "num_hidden_layers", 3)), {"no tensor", "model.layers.2.input_layernorm.weight"});
+  run_badly(run(changed("wide", "intermediate_size", 97)), {"mlp.gate_proj", "[96, 64]", "expected [97, 64]"});
+  const fs::path broken = make_language_model(dir / "broken", "llama");
+  write_file(broken / "tokenizer.json", "{\"model\": 3}");
+  run_badly(run(broken), {"tokenizer.json"});
+}
