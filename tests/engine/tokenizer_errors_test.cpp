@@ -194,7 +194,7 @@ TEST_CASE("patterns that PCRE2 would read otherwise than Oniguruma, or not at al
 }
 
 TEST_CASE("a pattern that runs away is an error of the text, not a crash") {
-  for (const char* pattern : {"(a+)+[bc]", "(?:a|aa)+$x", "(?:(?:a?){50}){50}a{60}b", "(?:(a)|b)*c"}) {
+  for (const char* pattern : {"(a+)+[bc]", "(?:a|aa)+$x", "(?:(?:a?){50}){50}a{60}b", "(?:(a)|b)*[cd]"}) {
     const tokenizer tokens = value_of(open_changed("gpt2.json", split_by({{"Regex", pattern}})));
     const auto ids = tokens.encode(std::string(3'000, 'a') + "\n");
     CAPTURE(pattern);
@@ -206,6 +206,10 @@ TEST_CASE("a pattern that runs away is an error of the text, not a crash") {
   const tokenizer tokens = value_of(open_changed("gpt2.json", split_by({{"Regex", "(a+)+[bc]"}})));
   CHECK_FALSE(tokens.encode(std::string(3'000, 'a')));
   CHECK(tokens.encode("aab"));
+  // more groups than the compiled matcher's stack holds: the interpreter takes over
+  const std::string groups = std::string(20'000, 'a') + "cx";
+  const tokenizer deep = value_of(open_changed("gpt2.json", split_by({{"Regex", "(?:(a)|b)*c"}})));
+  CHECK(deep.decode(value_of(deep.encode(groups))) == groups);
 }
 
 TEST_CASE("damaged tokenizer files are errors with a message, or tokenizers that work") {

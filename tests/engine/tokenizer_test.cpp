@@ -120,8 +120,12 @@ TEST_CASE("text comes back from its tokens, whatever it is") {
     CHECK(same_tokens(value_of(tokens.encode(text)), ids));
     CHECK(tokens.decode(ids) == text);
   }
-  for (const std::string& text : {std::string(200'000, 'a'), std::string(200'000, ' '), std::string(200'000, '\n')})
+  const tokenizer llama3 = value_of(tokenizer::open(tokenizer_path("llama3.json")));
+  for (const char c : {'a', ' ', '\n', '.'}) {
+    const std::string text(200'000, c);
     CHECK(tokens.decode(value_of(tokens.encode(text))) == text);
+    CHECK(llama3.decode(value_of(llama3.encode(text))) == text);
+  }
 }
 
 TEST_CASE("a stream of tokens gives their text, and never half a character") {
