@@ -53,13 +53,12 @@ result<void> bpe::check_options(const json& model) {
   const auto type = text_of(model, "type");
   if (!type) return type.error();
   if (*type != "BPE") return unsupported_type(*type, "BPE");
-  const auto refuse = [&](const char* name) {
-    return make_error(errc::unsupported, name, " is ", sinq::io::in_quotes(model[name].dump()));
-  };
-  for (const char* const name : {"continuing_subword_prefix", "end_of_word_suffix"})
-    if (model.contains(name) && !model[name].is_null() && model[name] != "") return refuse(name);
-  if (model.contains("dropout") && !model["dropout"].is_null() && model["dropout"] != 0.0) return refuse("dropout");
-  if (model.contains("byte_fallback") && model["byte_fallback"] != false) return refuse("byte_fallback");
+  for (const auto& [name, neutral] :
+       {std::pair{"continuing_subword_prefix", json("")}, std::pair{"end_of_word_suffix", json("")},
+        std::pair{"dropout", json(0)}, std::pair{"byte_fallback", json(false)}})
+    if (model.contains(name) && !model[name].is_null() && model[name] != neutral)
+      return make_error(errc::unsupported, name, " is ", sinq::io::in_quotes(model[name].dump()), ", expected ",
+                        neutral.dump());
   return {};
 }
 

@@ -26,7 +26,7 @@ result<bool> read_normalizer(const json& component) {
   if (!parts) return parts.error();
   bool nfc = false;
   for (const json& part : **parts) {
-    const auto one = read_normalizer(part);
+    auto one = read_normalizer(part);
     if (!one) return one;
     nfc = nfc || *one;
   }
