@@ -3,9 +3,8 @@
 #include <sinq/core/config.hpp>
 
 #include <algorithm>
-#include <cstdlib>
-#include <memory>
-#include <new>
+#include <array>
+#include <vector>
 
 #include <utf8proc.h>
 
@@ -56,6 +55,31 @@ bool is_word(char32_t c) {
   }
 }
 
+/// The canonical decomposition with its marks in canonical order. utf8proc_decompose gives the same, in time that grows
+/// with the square of a run of marks.
+std::vector<utf8proc_int32_t> decomposed(std::string_view text) {
+  std::vector<utf8proc_int32_t> characters;
+  characters.reserve(text.size());
+  std::array<utf8proc_int32_t, 8> parts{}; // of one character: at most 4
+  int unused = 0;
+  while (!text.empty()) {
+    const utf8proc_ssize_t count =
+        utf8proc_decompose_char(static_cast<utf8proc_int32_t>(first_character(text)), parts.data(), parts.size(),
+                                static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_DECOMPOSE), &unused);
+    SINQ_ASSERT(count > 0 && count <= static_cast<utf8proc_ssize_t>(parts.size()));
+    characters.insert(characters.end(), parts.begin(), parts.begin() + count);
+    text.remove_prefix(first_utf8(text).size);
+  }
+  const auto order = [](utf8proc_int32_t c) { return utf8proc_get_property(c)->combining_class; };
+  const auto starts = [order](utf8proc_int32_t c) { return order(c) == 0; };
+  for (auto run = characters.begin(); run != characters.end();) {
+    const auto end = std::find_if(run, characters.end(), starts);
+    std::stable_sort(run, end, [order](auto a, auto b) { return order(a) < order(b); });
+    run = std::find_if_not(end, characters.end(), starts);
+  }
+  return characters;
+}
+
 } // namespace
 
 utf8_step first_utf8(std::string_view text) {
@@ -98,13 +122,20 @@ std::size_t cut_utf8(std::string_view text) {
 
 std::string to_nfc(std::string_view text) {
   if (is_ascii(text)) return std::string{text};
-  utf8proc_uint8_t* composed = nullptr;
-  const utf8proc_ssize_t size =
-      utf8proc_map(reinterpret_cast<const utf8proc_uint8_t*>(text.data()), static_cast<utf8proc_ssize_t>(text.size()),
-                   &composed, static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
-  const std::unique_ptr<utf8proc_uint8_t, decltype(&std::free)> owner{composed, &std::free};
-  if (size < 0) throw std::bad_alloc{};
-  return {reinterpret_cast<const char*>(composed), static_cast<std::size_t>(size)};
+  std::vector<utf8proc_int32_t> characters = decomposed(text);
+  const utf8proc_ssize_t count =
+      utf8proc_normalize_utf32(characters.data(), static_cast<utf8proc_ssize_t>(characters.size()),
+                               static_cast<utf8proc_option_t>(UTF8PROC_STABLE | UTF8PROC_COMPOSE));
+  SINQ_ASSERT(count >= 0);
+  characters.resize(static_cast<std::size_t>(count));
+  std::string composed;
+  composed.reserve(text.size());
+  std::array<utf8proc_uint8_t, 4> bytes{};
+  for (const utf8proc_int32_t c : characters) {
+    const auto size = static_cast<std::size_t>(utf8proc_encode_char(c, bytes.data()));
+    composed.append(reinterpret_cast<const char*>(bytes.data()), size);
+  }
+  return composed;
 }
 
 std::size_t spaces_at_start(std::string_view text) {

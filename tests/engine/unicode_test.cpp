@@ -38,6 +38,10 @@ TEST_CASE("text is composed, and its spaces and words are those of Unicode") {
   CHECK(engine::to_nfc("plain") == "plain");
   CHECK(engine::to_nfc("A\u030a e\u0301 \u212b \u1100\u1161\u11a8") == "\u00c5 \u00e9 \u00c5 \uac01");
   CHECK(engine::to_nfc("q\u0307\u0323") == "q\u0323\u0307");
+  CHECK(engine::to_nfc("a\u0301\u0323\u1f82\U0001d15f") == "\u1ea1\u0301\u1f82\U0001d158\U0001d165");
+  std::string below, above, marks;
+  for (int i = 0; i < 50'000; ++i) below += "\u0323", above += "\u0307", marks += "\u0307\u0323";
+  CHECK(engine::to_nfc("-" + marks) == "-" + below + above);
   CHECK(engine::spaces_at_start(" \t\u3000\u00a0x ") == 7);
   CHECK(engine::spaces_at_end(" x\u2028\u0085\n") == 6);
   CHECK(engine::spaces_at_end("\n\n") == 2);
