@@ -102,8 +102,10 @@ TEST_CASE("perplexity is that of the logits of transformers") {
     write_file(dir / "text", expected.text());
     const tool_run run =
         run_well({"perplexity", model.string(), "--text", (dir / "text").string(), "--window", "24", "--quiet"});
-    // four digits behind the point are printed
-    CHECK(std::fabs(number_after(run.out, "perplexity ") - expected.perplexity()) < 1e-4);
+    // logits may be off by 2e-5 (tests/engine), log-probabilities by twice that; four digits behind the point are
+    // printed
+    CHECK(std::fabs(number_after(run.out, "perplexity ") - expected.perplexity()) <
+          4e-5 * expected.perplexity() + 5e-5);
     CHECK(run.out.find("over 46 tokens in 2 windows of 24") != std::string::npos);
   }
 }
@@ -184,7 +186,7 @@ TEST_CASE("models and prompts that cannot be run are named") {
   };
   run_badly(run(changed("gpt", "model_type", "gpt2")), {"config.json", "gpt2", "expected llama"});
   run_badly(run(changed("deep", "num_hidden_layers", 3)), {"no tensor", "model.layers.2.input_layernorm.weight"});
-  run_badly(run(changed("wide", "intermediate_size", 97)), {"mlp.gate_proj", "[96, 64]", "expected [97, 64]"});
+  run_badly(run(changed("wide", "intermediate_size", 97)), {"mlp.gate_proj.bias", "[96]", "expected [97]"});
   const fs::path broken = make_language_model(dir / "broken", "llama");
   write_file(broken / "tokenizer.json", "{\"model\": 3}");
   run_badly(run(broken), {"tokenizer.json"});
