@@ -23,5 +23,6 @@ struct command {
 [[nodiscard]] command add_run(CLI::App& app);
 [[nodiscard]] command add_perplexity(CLI::App& app);
 [[nodiscard]] command add_compare_models(CLI::App& app);
+[[nodiscard]] command add_calibrate(CLI::App& app);
 
 } // namespace sinq_cli

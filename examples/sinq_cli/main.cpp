@@ -66,7 +66,8 @@ int run(int argc, char** argv) {
   const std::array commands{
       sinq_cli::add_quantize(app), sinq_cli::add_dequantize(app), sinq_cli::add_dump(app),
       sinq_cli::add_inspect(app),  sinq_cli::add_compare(app),    sinq_cli::add_verify(app),
-      sinq_cli::add_run(app),      sinq_cli::add_perplexity(app), sinq_cli::add_compare_models(app)};
+      sinq_cli::add_run(app),      sinq_cli::add_perplexity(app), sinq_cli::add_compare_models(app),
+      sinq_cli::add_calibrate(app)};
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& failure) {

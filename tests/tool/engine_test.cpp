@@ -13,7 +13,7 @@ using nlohmann::json;
 
 namespace {
 
-const fs::path golden = fs::path{SINQ_TEST_DATA_DIR} / "engine";
+const fs::path golden_engine = fs::path{SINQ_TEST_DATA_DIR} / "engine";
 
 /// The character of each of the 96 tokens: a byte-level tokenizer without merges.
 std::string character_of(int token) {
@@ -39,7 +39,8 @@ json tokenizer_document() {
 /// A golden model with that tokenizer.
 fs::path make_language_model(const fs::path& to, const std::string& name) {
   fs::create_directories(to);
-  for (const char* const file : {"config.json", "model.safetensors"}) fs::copy_file(golden / name / file, to / file);
+  for (const char* const file : {"config.json", "model.safetensors"})
+    fs::copy_file(golden_engine / name / file, to / file);
   write_file(to / "tokenizer.json", tokenizer_document().dump());
   return to;
 }
@@ -50,7 +51,7 @@ struct golden_logits {
   std::vector<float> logits;
 
   explicit golden_logits(const std::string& name) {
-    const auto file = value_of(sinq::io::safetensors_file::open(golden / name / "expected.safetensors"));
+    const auto file = value_of(sinq::io::safetensors_file::open(golden_engine / name / "expected.safetensors"));
     const auto* const info = file.find("logits");
     REQUIRE(info != nullptr);
     sequences = info->shape[0], length = info->shape[1], vocabulary = info->shape[2];
@@ -139,7 +140,7 @@ TEST_CASE("a model is no distance from itself, and some from its quantized self,
 TEST_CASE("run writes the tokens of transformers") {
   const scratch dir;
   const std::string model = make_language_model(dir / "model", "llama").string();
-  const auto file = value_of(sinq::io::safetensors_file::open(golden / "llama" / "expected.safetensors"));
+  const auto file = value_of(sinq::io::safetensors_file::open(golden_engine / "llama" / "expected.safetensors"));
   const auto bytes = file.data(*file.find("continuation"));
   std::string expected;
   for (std::size_t n = 0; n < 12; ++n) {
@@ -158,6 +159,28 @@ TEST_CASE("run writes the tokens of transformers") {
   const tool_run told = run_tool({"run", model, "-p", prompt, "-n", "3"});
   CHECK(told.err.find("prompt: 24 tokens") != std::string::npos);
   CHECK(told.err.find("generation: 3 tokens") != std::string::npos);
+}
+
+TEST_CASE("calibrate writes moments that quantize takes") {
+  const scratch dir;
+  const std::string model = make_language_model(dir / "model", "llama").string(), text = (dir / "text").string();
+  write_file(text, golden_logits{"llama"}.text());
+  for (const std::vector<std::string>& kind :
+       {std::vector<std::string>{"--text", text, "--window", "24"}, {"--self"}, {"--random", "--window", "16"}}) {
+    INFO(kind.front());
+    const std::string moments = (dir / (kind.front().substr(2) + ".safetensors")).string();
+    std::vector<std::string> arguments{"calibrate", model, "-o", moments, "--tokens", "48", "--full", "--quiet"};
+    arguments.insert(arguments.end(), kind.begin(), kind.end());
+    run_well(arguments);
+    const auto file = value_of(sinq::io::safetensors_file::open(moments));
+    const auto* const hessian = file.find("model.layers.1.mlp.down_proj.hessian");
+    REQUIRE(hessian != nullptr);
+    CHECK(hessian->shape == std::vector<std::size_t>{96, 96});
+    run_well({"quantize", model, "-o", moments + ".out", "--refine", moments, "--group-size", "32", "--quiet"});
+  }
+  run_badly({"calibrate", model, "-o", (dir / "none").string()}, {"one of --text FILE, --self and --random"});
+  run_badly({"calibrate", model, "-o", (dir / "none").string(), "--text", text}, {"has 48 tokens", "512"});
+  CHECK_FALSE(fs::exists(dir / "none"));
 }
 
 TEST_CASE("models and prompts that cannot be run are named") {

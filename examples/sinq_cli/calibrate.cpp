@@ -1,0 +1,129 @@
+#include "command.hpp"
+#include "engine_flags.hpp"
+#include "progress.hpp"
+#include "signals.hpp"
+
+#include <engine/calibration.hpp>
+
+#include <sinq/io/safetensors_writer.hpp>
+
+#include <fmt/format.h>
+
+#include <random>
+
+namespace sinq_cli {
+
+namespace {
+
+struct calibrate_flags {
+  engine_flags engine;
+  std::string model, output, text;
+  bool self = false, random = false, full = false, quiet = false;
+  std::size_t tokens = 8192, window = 512;
+  std::uint64_t seed = 1;
+};
+
+/// Tokens that a text may have: those that are not special, of the first `share` of the vocabulary, whose tokens are in
+/// the order of how common they are.
+std::vector<int> ordinary_tokens(const engine::tokenizer& tokenizer, std::size_t vocabulary, double share) {
+  const auto end = static_cast<std::size_t>(share * static_cast<double>(std::min(vocabulary, tokenizer.size())));
+  std::vector<int> tokens;
+  for (std::size_t token = 0; token < end; ++token)
+    if (!tokenizer.is_special(static_cast<int>(token)) && !tokenizer.bytes_of(static_cast<int>(token)).empty())
+      tokens.push_back(static_cast<int>(token));
+  return tokens;
+}
+
+/// Texts of random tokens.
+std::vector<std::vector<int>> random_texts(std::span<const int> tokens, std::size_t count, std::size_t length,
+                                           std::uint64_t seed) {
+  std::mt19937_64 random{seed};
+  std::vector<std::vector<int>> texts(count, std::vector<int>(length));
+  for (std::vector<int>& text : texts)
+    for (int& token : text) token = tokens[random() % tokens.size()];
+  return texts;
+}
+
+/// What the model is calibrated on, [windows][tokens].
+sinq::result<std::vector<std::vector<int>>> make_windows(const calibrate_flags& f, const engine::tokenizer& tokenizer,
+                                                         const engine::model& model, progress_bar& progress) {
+  constexpr double common = 0.4;
+  constexpr std::size_t own_length = 256;
+  const std::size_t vocabulary = model.config().vocabulary;
+  if (!f.text.empty()) return windows_of(f.text, tokenizer, f.window, (f.tokens + f.window - 1) / f.window);
+  const std::vector<int> tokens = ordinary_tokens(tokenizer, vocabulary, f.self ? common : 1);
+  if (tokens.empty())
+    return sinq::make_error(sinq::errc::invalid_argument, f.model, ": the tokenizer has no ordinary tokens");
+  if (f.random) return random_texts(tokens, (f.tokens + f.window - 1) / f.window, f.window, f.seed);
+  const std::size_t count = (f.tokens + own_length - 1) / own_length;
+  std::vector<int> first;
+  for (const std::vector<int>& text : random_texts(tokens, count, 1, f.seed)) first.push_back(text.front());
+  progress.begin("texts of its own", 0, 1);
+  return engine::own_texts(model, first, own_length, f.seed, progress.callback());
+}
+
+sinq::result<void> write(sinq::io::safetensors_writer& to, const std::string& name, const sinq::input_moments& m) {
+  const auto add = [&](const char* part, std::span<const float> values, std::span<const std::size_t> shape) {
+    return to.add(name + part, sinq::dtype::f32, shape, std::as_bytes(values));
+  };
+  const std::array cols{m.second_moment.size(), m.second_moment.size()};
+  if (auto ok = add(".second_moment", m.second_moment, std::span{cols}.first(1)); !ok) return ok;
+  if (auto ok = add(".mean_abs", m.mean_abs, std::span{cols}.first(1)); !ok) return ok;
+  if (m.hessian.size() == 0) return {};
+  return add(".hessian", {m.hessian.data(), static_cast<std::size_t>(m.hessian.size())}, cols);
+}
+
+sinq::result<void> calibrate(const calibrate_flags& f) {
+  if ((f.text.empty() ? 0 : 1) + (f.self ? 1 : 0) + (f.random ? 1 : 0) != 1)
+    return sinq::make_error(sinq::errc::invalid_argument, "expected one of --text FILE, --self and --random");
+  const auto tokenizer = engine::tokenizer::open(f.model);
+  if (!tokenizer) return tokenizer.error();
+  const auto running = running_model::open(f.model, f.engine, std::make_shared<sinq::thread_pool>(f.engine.threads));
+  if (!running) return running.error();
+  auto writer = sinq::io::safetensors_writer::create(f.output);
+  if (!writer) return std::move(writer).error();
+  progress_bar progress{f.self ? 2.0 : 1.0, f.quiet};
+  const stopwatch clock;
+  const auto windows = make_windows(f, *tokenizer, running->model(), progress);
+  if (!windows) return windows.error();
+  const std::size_t tokens = windows->size() * windows->front().size();
+  if (auto ok = writer->set_metadata("kind", f.self ? "self" : f.random ? "random" : "text"); !ok) return ok;
+  if (auto ok = writer->set_metadata("tokens", std::to_string(tokens)); !ok) return ok;
+  std::size_t layers = 0;
+  const auto sink = [&](const std::string& name, const sinq::input_moments& m) {
+    ++layers;
+    return write(*writer, name, m);
+  };
+  progress.begin("layers", 0, 1);
+  if (auto ok = engine::calibrate(running->model(), *windows, f.full, sink, progress.callback()); !ok) return ok;
+  if (auto ok = writer->commit(); !ok) return ok;
+  if (!f.quiet)
+    fmt::print("{}: moments of {} layers over {} tokens in {:.1f} s\n", f.output, layers, tokens, clock.seconds());
+  return {};
+}
+
+} // namespace
+
+command add_calibrate(CLI::App& app) {
+  const auto f = std::make_shared<calibrate_flags>();
+  CLI::App* const c = app.add_subcommand("calibrate", "Measure the inputs of a language model's layers");
+  c->add_option("MODEL", f->model, "A model's directory, float or quantized")->required();
+  c->add_option("-o,--output", f->output, "The safetensors file to write")->required();
+  c->add_option("--text", f->text, "On the first tokens of a text");
+  c->add_flag("--self", f->self, "On texts that the model writes itself, which takes no data");
+  c->add_flag("--random", f->random, "On random tokens");
+  c->add_option("--tokens", f->tokens, "Tokens to run")->check(CLI::Range(2, 1 << 28))->capture_default_str();
+  c->add_option("--window", f->window, "Tokens of --text and --random that see each other")
+      ->check(CLI::Range(2, 1 << 20))
+      ->capture_default_str();
+  c->add_flag("--full", f->full, "E[x x^T] too, which error feedback and GPTQ need");
+  c->add_option("--seed", f->seed, "Of --self and --random")->capture_default_str();
+  add_engine_flags(*c, f->engine);
+  c->add_flag("--quiet", f->quiet, "Print nothing but errors");
+  c->footer(
+      "The file is what --refine and --moments of sinq quantize take: for each layer NAME.second_moment, E[x_j^2],\n"
+      "NAME.mean_abs, E|x_j|, and with --full NAME.hessian.");
+  return {c, [f] { return calibrate(*f); }};
+}
+
+} // namespace sinq_cli
