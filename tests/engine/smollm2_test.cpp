@@ -47,7 +47,8 @@ TEST_CASE("SmolLM2 has the likelihoods, logits and greedy continuations of trans
   SINQ_SKIP("../shared, which has what transformers computed, is not here");
 #else
   const char* const directory = std::getenv("SINQ_SMOLLM2_DIR");
-  if (directory == nullptr) SINQ_SKIP("SINQ_SMOLLM2_DIR does not name what ../shared/reference/make_smollm2.py made");
+  if (directory == nullptr || *directory == '\0')
+    SINQ_SKIP("SINQ_SMOLLM2_DIR does not name what ../shared/reference/make_smollm2.py made");
   const auto file = value_of(
       sinq::io::safetensors_file::open(std::string{SINQ_SHARED_DIR} + "/reference/smollm2/expected.safetensors"));
   const auto model = value_of(engine::model::open(directory));
