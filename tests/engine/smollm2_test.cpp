@@ -10,6 +10,7 @@
 
 #include <cstdlib>
 
+#ifdef SINQ_SHARED_DIR
 namespace {
 
 using sinq_test::require_ok;
@@ -41,6 +42,7 @@ std::vector<float> real_numbers(const sinq::io::safetensors_file& file, const st
 }
 
 } // namespace
+#endif
 
 TEST_CASE("SmolLM2 has the likelihoods, logits and greedy continuations of transformers") {
 #ifndef SINQ_SHARED_DIR
