@@ -44,6 +44,17 @@ namespace engine {
   return sinq::make_error(sinq::errc::malformed, name, " is ", (*value)->type_name(), ", expected a list");
 }
 
+/// Calls visit for the parts of a Sequence, in order, up to the first that fails.
+/// @param list  what the component calls them
+template <class Visit>
+[[nodiscard]] sinq::result<void> for_each_part(const nlohmann::json& sequence, const char* list, Visit&& visit) {
+  const auto parts = list_of(sequence, list);
+  if (!parts) return parts.error();
+  for (const nlohmann::json& part : **parts)
+    if (sinq::result<void> ok = visit(part); !ok) return ok;
+  return {};
+}
+
 [[nodiscard]] inline sinq::error unsupported_type(std::string_view type, std::string_view expected) {
   return sinq::make_error(sinq::errc::unsupported, "has the type ", sinq::io::in_quotes(type), ", expected ", expected);
 }

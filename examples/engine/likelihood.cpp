@@ -4,6 +4,7 @@
 #include <array>
 #include <cmath>
 #include <limits>
+#include <numeric>
 
 namespace engine {
 namespace {
@@ -44,12 +45,11 @@ divergence diverge(std::span<const float> p, std::span<const float> q) {
 
 } // namespace
 
-sinq::result<void> log_probabilities(const model& m, std::span<const int> window, sinq::matrix_view<float> to,
-                                     const compute& with) {
+sinq::result<void> log_probabilities(const model& m, std::span<const int> window, sinq::matrix_view<float> to) {
   SINQ_ASSERT(window.size() >= 2 && to.rows() == window.size() - 1);
   kv_cache cache{m.config(), window.size(), sinq::dtype::f32};
   if (auto ok = m.forward(window.first(window.size() - 1), cache, to); !ok) return ok;
-  return sinq::parallel_for(*with.threads, to.rows(), rows_at_once,
+  return sinq::parallel_for(*m.with().threads, to.rows(), rows_at_once,
                             [&](std::size_t begin, std::size_t end) -> sinq::result<void> {
                               for (std::size_t i = begin; i < end; ++i) {
                                 auto row = as_array(to.row(i));
@@ -81,6 +81,10 @@ void window_mean::add(double value) {
   const double before = value - mean_;
   mean_ += before / static_cast<double>(count_);
   squares_ += before * (value - mean_);
+}
+
+void window_mean::add(std::span<const double> values) {
+  add(std::accumulate(values.begin(), values.end(), 0.0) / static_cast<double>(values.size()));
 }
 
 double window_mean::standard_error() const {

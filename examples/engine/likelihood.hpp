@@ -8,7 +8,7 @@ namespace engine {
 /// @param to  [window.size() - 1 x vocabulary]; log softmax in f32, its sum in f64
 /// @errors    those of model::forward
 [[nodiscard]] sinq::result<void> log_probabilities(const model& m, std::span<const int> window,
-                                                   sinq::matrix_view<float> to, const compute& with);
+                                                   sinq::matrix_view<float> to);
 
 /// -log p of the tokens that a window goes on with, [window.size() - 1], in nats.
 [[nodiscard]] std::vector<double> negative_log_likelihood(sinq::matrix_view<const float> log_probability,
@@ -28,6 +28,8 @@ struct divergence {
 class window_mean {
 public:
   void add(double value);
+  /// Adds the mean of what a window's positions gave. @pre not empty
+  void add(std::span<const double> values);
   [[nodiscard]] std::size_t count() const { return count_; }
   [[nodiscard]] double mean() const { return mean_; }
   /// Of two windows or more; otherwise NaN.

@@ -11,11 +11,6 @@ std::size_t linear::cols() const {
   return floats != nullptr ? floats->cols : std::get<sinq::panel_matrix>(weight_).format.cols;
 }
 
-std::size_t linear::size_bytes() const {
-  const auto* const floats = std::get_if<float_matrix>(&weight_);
-  return floats != nullptr ? floats->bytes.size() : std::get<sinq::panel_matrix>(weight_).size_bytes();
-}
-
 sinq::result<void> linear::operator()(sinq::matrix_view<const float> x, sinq::matrix_view<float> y,
                                       const compute& with) const {
   SINQ_ASSERT(x.cols() == cols() && y.cols() == rows() && x.rows() == y.rows());

@@ -33,8 +33,6 @@ public:
 
   [[nodiscard]] std::size_t rows() const;
   [[nodiscard]] std::size_t cols() const;
-  [[nodiscard]] bool is_quantized() const { return std::holds_alternative<sinq::panel_matrix>(weight_); }
-  [[nodiscard]] std::size_t size_bytes() const;
 
   /// @errors  those of sinq::matmul
   [[nodiscard]] sinq::result<void> operator()(sinq::matrix_view<const float> x, sinq::matrix_view<float> y,

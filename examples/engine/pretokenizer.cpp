@@ -30,20 +30,13 @@ result<pretokenizer> pretokenizer::read(const json& component) {
 result<void> pretokenizer::add(const json& component) {
   const auto type = text_of(component, "type");
   if (!type) return type.error();
-  if (*type == "Sequence") return add_sequence(component);
+  if (*type == "Sequence")
+    return for_each_part(component, "pretokenizers", [this](const json& part) { return add(part); });
   if (byte_level_) return make_error(errc::unsupported, "has ", sinq::io::in_quotes(*type), " after ByteLevel");
   if (*type == "ByteLevel") return add_byte_level(component);
   if (*type == "Split") return add_split(component);
   if (*type == "Digits") return add_digits(component);
   return unsupported_type(*type, "ByteLevel, Split, Digits or Sequence");
-}
-
-result<void> pretokenizer::add_sequence(const json& component) {
-  const auto parts = list_of(component, "pretokenizers");
-  if (!parts) return parts.error();
-  for (const json& part : **parts)
-    if (auto ok = add(part); !ok) return ok;
-  return {};
 }
 
 result<void> pretokenizer::add_byte_level(const json& component) {

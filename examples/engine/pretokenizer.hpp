@@ -43,11 +43,9 @@ private:
   };
 
   [[nodiscard]] sinq::result<void> add(const nlohmann::json& component);
-  [[nodiscard]] sinq::result<void> add_sequence(const nlohmann::json& component);
   [[nodiscard]] sinq::result<void> add_byte_level(const nlohmann::json& component);
   [[nodiscard]] sinq::result<void> add_split(const nlohmann::json& component);
   [[nodiscard]] sinq::result<void> add_digits(const nlohmann::json& component);
-  [[nodiscard]] sinq::result<void> add_regex(std::string_view pattern, behavior on_match);
 
   [[nodiscard]] static sinq::result<behavior> read_behavior(const nlohmann::json& component);
   [[nodiscard]] static sinq::result<std::vector<piece>> pieces_of(std::string_view text, const split_step& step);

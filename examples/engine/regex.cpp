@@ -103,6 +103,12 @@ std::string pcre2_message(int code) {
   return reinterpret_cast<const char*>(text.data());
 }
 
+sinq::result<void> check_size(std::string_view pattern) {
+  if (pattern.size() <= max_pattern_bytes) return {};
+  return sinq::make_error(sinq::errc::unsupported, "a pattern has ", pattern.size(), " bytes, more than the ",
+                          max_pattern_bytes, " allowed");
+}
+
 sinq::error pattern_error(std::string_view pattern, std::string_view why) {
   return sinq::make_error(sinq::errc::unsupported, "the pattern ", sinq::io::in_quotes(pattern), " ", why);
 }
@@ -134,9 +140,7 @@ sinq::result<regex> regex::compile_as(std::string_view source, std::uint32_t opt
 }
 
 sinq::result<regex> regex::compile(std::string_view pattern) {
-  if (pattern.size() > max_pattern_bytes)
-    return sinq::make_error(sinq::errc::unsupported, "a pattern has ", pattern.size(), " bytes, more than the ",
-                            max_pattern_bytes, " allowed");
+  if (auto ok = check_size(pattern); !ok) return ok.error();
   const auto source = dialect{pattern}.translate();
   if (!source) return pattern_error(pattern, source.error().message + ", which PCRE2 reads otherwise or not at all");
   // Oniguruma's ^ and $ are at every line
@@ -144,9 +148,7 @@ sinq::result<regex> regex::compile(std::string_view pattern) {
 }
 
 sinq::result<regex> regex::literal(std::string_view text) {
-  if (text.size() > max_pattern_bytes)
-    return sinq::make_error(sinq::errc::unsupported, "a pattern has ", text.size(), " bytes, more than the ",
-                            max_pattern_bytes, " allowed");
+  if (auto ok = check_size(text); !ok) return ok.error();
   return compile_as(text, PCRE2_UTF | PCRE2_LITERAL, text);
 }
 

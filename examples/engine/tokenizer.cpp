@@ -16,21 +16,15 @@ using sinq::make_error;
 using sinq::result;
 
 /// Whether the `normalizer` is NFC, rather than none.
-result<bool> read_normalizer(const json& component) {
-  if (component.is_null()) return false;
+result<void> read_normalizer(const json& component, bool& nfc) {
+  if (component.is_null()) return {};
   const auto type = text_of(component, "type");
   if (!type) return type.error();
-  if (*type == "NFC") return true;
-  if (*type != "Sequence") return unsupported_type(*type, "NFC or Sequence");
-  const auto parts = list_of(component, "normalizers");
-  if (!parts) return parts.error();
-  bool nfc = false;
-  for (const json& part : **parts) {
-    auto one = read_normalizer(part);
-    if (!one) return one;
-    nfc = nfc || *one;
-  }
-  return nfc;
+  if (*type == "Sequence")
+    return for_each_part(component, "normalizers", [&](const json& part) { return read_normalizer(part, nfc); });
+  if (*type != "NFC") return unsupported_type(*type, "NFC or Sequence");
+  nfc = true;
+  return {};
 }
 
 /// Checks that the `decoder` is ByteLevel, alone or in a Sequence.
@@ -69,8 +63,9 @@ tokenizer::tokenizer(bpe model, pretokenizer words, bool nfc)
     : model_{std::move(model)}, words_{std::move(words)}, nfc_{nfc} {}
 
 result<tokenizer> tokenizer::read(const json& document) {
-  const auto nfc = read_normalizer(component_of(document, "normalizer"));
-  if (!nfc) return sinq::error{nfc.error()}.in("normalizer");
+  bool nfc = false;
+  if (auto ok = read_normalizer(component_of(document, "normalizer"), nfc); !ok)
+    return std::move(ok).error().in("normalizer");
   auto words = pretokenizer::read(component_of(document, "pre_tokenizer"));
   if (!words) return std::move(words).error();
   if (auto ok = check_decoder(component_of(document, "decoder")); !ok) return std::move(ok).error().in("decoder");
@@ -78,7 +73,7 @@ result<tokenizer> tokenizer::read(const json& document) {
   if (!model) return std::move(model).error();
   auto added = read_added_tokens(document);
   if (!added) return std::move(added).error();
-  tokenizer made{std::move(*model), std::move(*words), *nfc};
+  tokenizer made{std::move(*model), std::move(*words), nfc};
   if (auto ok = made.add_tokens(*added); !ok) return std::move(ok).error().in("added_tokens");
   if (auto ok = made.read_post_processor(component_of(document, "post_processor")); !ok)
     return std::move(ok).error().in("post_processor");
@@ -125,11 +120,7 @@ result<void> tokenizer::read_post_processor(const json& component) {
   if (*type == "ByteLevel") return {};
   if (*type == "TemplateProcessing") return read_template(component);
   if (*type != "Sequence") return unsupported_type(*type, "ByteLevel, TemplateProcessing or Sequence");
-  const auto parts = list_of(component, "processors");
-  if (!parts) return parts.error();
-  for (const json& part : **parts)
-    if (auto ok = read_post_processor(part); !ok) return ok;
-  return {};
+  return for_each_part(component, "processors", [this](const json& part) { return read_post_processor(part); });
 }
 
 result<void> tokenizer::read_template(const json& component) {

@@ -49,17 +49,16 @@ sinq::result<std::vector<std::vector<int>>> make_windows(const calibrate_flags& 
                                                          const engine::model& model, progress_bar& progress) {
   constexpr double common = 0.4;
   constexpr std::size_t own_length = 256;
-  const std::size_t vocabulary = model.config().vocabulary;
-  if (!f.text.empty()) return windows_of(f.text, tokenizer, f.window, (f.tokens + f.window - 1) / f.window);
-  const std::vector<int> tokens = ordinary_tokens(tokenizer, vocabulary, f.self ? common : 1);
+  const std::size_t length = f.self ? own_length : f.window, count = (f.tokens + length - 1) / length;
+  if (!f.text.empty()) return windows_of(f.text, tokenizer, length, count);
+  const std::vector<int> tokens = ordinary_tokens(tokenizer, model.config().vocabulary, f.self ? common : 1);
   if (tokens.empty())
     return sinq::make_error(sinq::errc::invalid_argument, f.model, ": the tokenizer has no ordinary tokens");
-  if (f.random) return random_texts(tokens, (f.tokens + f.window - 1) / f.window, f.window, f.seed);
-  const std::size_t count = (f.tokens + own_length - 1) / own_length;
+  if (f.random) return random_texts(tokens, count, length, f.seed);
   std::vector<int> first;
   for (const std::vector<int>& text : random_texts(tokens, count, 1, f.seed)) first.push_back(text.front());
   progress.begin("texts of its own", 0, 1);
-  return engine::own_texts(model, first, own_length, f.seed, progress.callback());
+  return engine::own_texts(model, first, length, f.seed, progress.callback());
 }
 
 sinq::result<void> write(sinq::io::safetensors_writer& to, const std::string& name, const sinq::input_moments& m) {
@@ -78,13 +77,14 @@ sinq::result<void> calibrate(const calibrate_flags& f) {
     return sinq::make_error(sinq::errc::invalid_argument, "expected one of --text FILE, --self and --random");
   const auto tokenizer = engine::tokenizer::open(f.model);
   if (!tokenizer) return tokenizer.error();
-  const auto running = running_model::open(f.model, f.engine, std::make_shared<sinq::thread_pool>(f.engine.threads));
-  if (!running) return running.error();
+  sinq::thread_pool threads{f.engine.threads};
+  const auto model = open_model(f.model, f.engine, threads);
+  if (!model) return model.error();
   auto writer = sinq::io::safetensors_writer::create(f.output);
   if (!writer) return std::move(writer).error();
   progress_bar progress{f.self ? 2.0 : 1.0, f.quiet};
   const stopwatch clock;
-  const auto windows = make_windows(f, *tokenizer, running->model(), progress);
+  const auto windows = make_windows(f, *tokenizer, *model, progress);
   if (!windows) return windows.error();
   const std::size_t tokens = windows->size() * windows->front().size();
   if (auto ok = writer->set_metadata("kind", f.self ? "self" : f.random ? "random" : "text"); !ok) return ok;
@@ -95,7 +95,7 @@ sinq::result<void> calibrate(const calibrate_flags& f) {
     return write(*writer, name, m);
   };
   progress.begin("layers", 0, 1);
-  if (auto ok = engine::calibrate(running->model(), *windows, f.full, sink, progress.callback()); !ok) return ok;
+  if (auto ok = engine::calibrate(*model, *windows, f.full, sink, progress.callback()); !ok) return ok;
   if (auto ok = writer->commit(); !ok) return ok;
   if (!f.quiet)
     fmt::print("{}: moments of {} layers over {} tokens in {:.1f} s\n", f.output, layers, tokens, clock.seconds());

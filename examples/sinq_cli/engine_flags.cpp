@@ -1,6 +1,8 @@
 #include "engine_flags.hpp"
 
+#include "progress.hpp"
 #include "quantizer_flags.hpp"
+#include "signals.hpp"
 
 #include <sinq/io/mapped_file.hpp>
 
@@ -21,27 +23,20 @@ void add_engine_flags(CLI::App& app, engine_flags& flags) {
   add_threads_flag(app, flags.threads);
 }
 
-sinq::result<running_model> running_model::open(const std::string& directory, const engine_flags& flags,
-                                                std::shared_ptr<sinq::executor> threads) {
-  running_model opened;
-  opened.threads_ = std::move(threads);
-  opened.with_ = {.threads = opened.threads_.get(),
-                  .precision = flags.precision == "exact"  ? sinq::precision::exact
-                               : flags.precision == "int8" ? sinq::precision::int8
-                                                           : sinq::precision::automatic};
-  engine::layer_quantizer quantize;
-  if (!flags.method.empty())
-    quantize = [&](const std::string&) {
-      sinq::quantize_options options;
-      options.method = *sinq::parse_method(flags.method);
-      options.bits = flags.bits;
-      options.group_size = flags.group_size;
-      return options;
-    };
-  auto model = engine::model::open(directory, opened.with_, quantize);
-  if (!model) return std::move(model).error();
-  opened.model_ = std::make_shared<engine::model>(*std::move(model));
-  return opened;
+sinq::result<engine::model> open_model(const std::string& directory, const engine_flags& flags,
+                                       sinq::executor& threads) {
+  const engine::compute with{.threads = &threads,
+                             .precision = flags.precision == "exact"  ? sinq::precision::exact
+                                          : flags.precision == "int8" ? sinq::precision::int8
+                                                                      : sinq::precision::automatic};
+  if (flags.method.empty()) return engine::model::open(directory, with);
+  return engine::model::open(directory, with, [&](const std::string&) {
+    sinq::quantize_options options;
+    options.method = *sinq::parse_method(flags.method);
+    options.bits = flags.bits;
+    options.group_size = flags.group_size;
+    return options;
+  });
 }
 
 sinq::result<std::vector<std::vector<int>>> windows_of(const std::string& path, const engine::tokenizer& tokenizer,
@@ -62,6 +57,28 @@ sinq::result<std::vector<std::vector<int>>> windows_of(const std::string& path, 
     windows.emplace_back(first, first + static_cast<std::ptrdiff_t>(length));
   }
   return windows;
+}
+
+void add_scoring_flags(CLI::App& app, scoring_flags& flags) {
+  app.add_option("MODEL", flags.model, "A model's directory, float or quantized")->required();
+  app.add_option("--text", flags.text, "The text")->required();
+  app.add_option("--window", flags.window, "Tokens that are seen together; the first is not scored")
+      ->check(CLI::Range(2, 1 << 20))
+      ->capture_default_str();
+  app.add_option("--windows", flags.windows, "Windows from the text's start; without this, all");
+  add_engine_flags(app, flags.engine);
+  app.add_flag("--quiet", flags.quiet, "Show no progress");
+}
+
+sinq::result<void> score_windows(const std::vector<std::vector<int>>& windows, const scoring_flags& flags,
+                                 const std::function<sinq::result<void>(std::span<const int>)>& score) {
+  progress_bar progress{static_cast<double>(windows.size()), flags.quiet};
+  for (const std::vector<int>& window : windows) {
+    progress.begin("windows", 0, 1);
+    if (auto ok = score(window); !ok) return ok;
+    if (auto on = check_goes_on(); !on) return on;
+  }
+  return {};
 }
 
 } // namespace sinq_cli

@@ -5,8 +5,10 @@
 
 #include <CLI/CLI.hpp>
 
-#include <memory>
+#include <functional>
+#include <span>
 #include <string>
+#include <vector>
 
 namespace sinq_cli {
 
@@ -21,28 +23,30 @@ struct engine_flags {
 
 void add_engine_flags(CLI::App& app, engine_flags& flags);
 
-/// A model and the threads that it runs on.
-class running_model {
-public:
-  /// @errors  those of engine::model::open
-  [[nodiscard]] static sinq::result<running_model> open(const std::string& directory, const engine_flags& flags,
-                                                        std::shared_ptr<sinq::executor> threads);
-
-  [[nodiscard]] const engine::model& model() const { return *model_; }
-  [[nodiscard]] const engine::compute& with() const { return with_; }
-
-private:
-  running_model() = default;
-
-  std::shared_ptr<sinq::executor> threads_;
-  engine::compute with_;
-  std::shared_ptr<engine::model> model_;
-};
+/// Opens a model, to run as the flags say.
+/// @param threads  outlive the model
+/// @errors         those of engine::model::open
+[[nodiscard]] sinq::result<engine::model> open_model(const std::string& directory, const engine_flags& flags,
+                                                     sinq::executor& threads);
 
 /// The tokens of a text file, cut into windows of a length; a rest that fills none is left out.
 /// @param most  windows, or 0 for all
 /// @errors      those of mapped_file::open; errc::invalid_argument (not one window), all of them naming the file
 [[nodiscard]] sinq::result<std::vector<std::vector<int>>>
 windows_of(const std::string& path, const engine::tokenizer& tokenizer, std::size_t length, std::size_t most);
+
+/// What models are scored on, as told on the command line.
+struct scoring_flags {
+  engine_flags engine;
+  std::string model, text;
+  std::size_t window = 512, windows = 0; ///< tokens of a window; windows, 0: all
+  bool quiet = false;
+};
+
+void add_scoring_flags(CLI::App& app, scoring_flags& flags);
+
+/// Calls score for each window and shows how far it is, until one fails or the user stops it.
+[[nodiscard]] sinq::result<void> score_windows(const std::vector<std::vector<int>>& windows, const scoring_flags& flags,
+                                               const std::function<sinq::result<void>(std::span<const int>)>& score);
 
 } // namespace sinq_cli

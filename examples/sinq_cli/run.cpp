@@ -104,14 +104,14 @@ sinq::result<void> generate(const run_flags& f) {
   const auto prompt = prompt_of(f, *tokenizer);
   if (!prompt) return prompt.error();
   if (prompt->empty()) return sinq::make_error(sinq::errc::invalid_argument, "the prompt has no tokens");
-  const auto running = running_model::open(f.model, f.engine, std::make_shared<sinq::thread_pool>(f.engine.threads));
-  if (!running) return running.error();
-  const engine::model& model = running->model();
-  const std::size_t context = f.context != 0 ? f.context : model.config().context;
+  sinq::thread_pool threads{f.engine.threads};
+  const auto model = open_model(f.model, f.engine, threads);
+  if (!model) return model.error();
+  const std::size_t context = f.context != 0 ? f.context : model->config().context;
   if (prompt->size() >= context)
     return sinq::make_error(sinq::errc::invalid_argument, "the prompt has ", prompt->size(),
                             " tokens, which leaves no room in a context of ", context);
-  generation generate{model, *tokenizer, f, std::min(context, prompt->size() + f.most)};
+  generation generate{*model, *tokenizer, f, std::min(context, prompt->size() + f.most)};
   if (auto ok = generate(*prompt); !ok) return ok;
   if (!f.quiet) generate.print_speed(prompt->size());
   return {};
