@@ -1,8 +1,6 @@
 #include "engine/calibration.hpp"
 
-#include "support/catch.hpp"
-#include "support/outcome.hpp"
-
+#include "engine/golden_models.hpp"
 #include "engine/sampler.hpp"
 
 #include <array>
@@ -16,7 +14,7 @@ using sinq_test::require_ok;
 using sinq_test::value_of;
 
 engine::model tiny_model(const std::string& name) {
-  return value_of(engine::model::open(std::filesystem::path{SINQ_TEST_DATA_DIR} / "engine" / name));
+  return value_of(engine::model::open(sinq_test::golden_model(name)));
 }
 
 using all_moments = std::map<std::string, sinq::input_moments>;

@@ -1,14 +1,9 @@
+#include "engine/golden_models.hpp"
 #include "io/files.hpp"
-#include "support/catch.hpp"
 #include "support/compare.hpp"
-#include "support/outcome.hpp"
 
 #include <engine/config.hpp>
 #include <sinq/io/json_file.hpp>
-#include <sinq/io/safetensors.hpp>
-
-#include <cmath>
-#include <cstring>
 
 using engine::model_config;
 using engine::read_config;
@@ -17,16 +12,12 @@ using engine::rope_scaling;
 using nlohmann::json;
 using sinq::errc;
 using sinq_test::check_error;
+using sinq_test::golden_model;
+using sinq_test::golden_models;
 using sinq_test::scratch;
 using sinq_test::value_of;
 
 namespace {
-
-constexpr const char* golden_models[] = {"llama", "llama3", "linear", "mistral", "qwen2", "qwen3"};
-
-std::filesystem::path golden_model(const std::string& name) {
-  return std::filesystem::path{SINQ_TEST_DATA_DIR} / "engine" / name;
-}
 
 json golden_document(const std::string& name) {
   return value_of(sinq::io::load_json_object(golden_model(name) / "config.json"));
@@ -51,20 +42,10 @@ json older(json document, const char* type_name = "rope_type") {
   return document;
 }
 
-std::vector<float> golden_frequencies(const std::string& name) {
-  const auto file = value_of(sinq::io::safetensors_file::open(golden_model(name) / "expected.safetensors"));
-  const sinq::io::tensor_info* const tensor = file.find("frequencies");
-  REQUIRE(tensor != nullptr);
-  const auto bytes = file.data(*tensor);
-  std::vector<float> values(tensor->size_bytes() / sizeof(float));
-  std::memcpy(values.data(), bytes.data(), tensor->size_bytes());
-  return values;
-}
-
 /// transformers takes powers in f32; its rounding is 2^-24, a few of which add up.
 sinq_test::verdict golden_rope(const std::string& name, const model_config& config) {
   const std::vector<double> actual = rope_frequencies(config);
-  const std::vector<float> expected = golden_frequencies(name);
+  const std::vector<float> expected = sinq_test::expectation{name}.frequencies;
   return sinq_test::close_each(std::span<const double>{actual}, std::span<const float>{expected}, 1e-6);
 }
 

@@ -1,61 +1,18 @@
 #include "engine/model.hpp"
 
-#include "support/catch.hpp"
-#include "support/outcome.hpp"
-
-#include <sinq/io/safetensors.hpp>
+#include "engine/golden_models.hpp"
 
 namespace {
 
 using sinq_test::check_error;
+using sinq_test::expectation;
+using sinq_test::golden_model;
+using sinq_test::golden_models;
 using sinq_test::require_ok;
 using sinq_test::value_of;
 
 /// f32 sums in another order, over 2 layers of 64 to 96 terms: transformers' own f32 and f64 differ by as much.
 constexpr float logit_tolerance = 2e-5f;
-
-constexpr const char* names[] = {"llama", "llama3", "linear", "mistral", "qwen2", "qwen3"};
-
-std::filesystem::path directory_of(const std::string& name) {
-  return std::filesystem::path{SINQ_TEST_DATA_DIR} / "engine" / name;
-}
-
-/// What transformers computed for a model.
-struct expectation {
-  std::size_t sequences, length, vocabulary;
-  std::vector<std::vector<int>> tokens, continuation;
-  std::vector<float> logits; ///< [sequences x length x vocabulary]
-
-  explicit expectation(const std::string& name) {
-    const auto file = value_of(sinq::io::safetensors_file::open(directory_of(name) / "expected.safetensors"));
-    tokens = rows_of(file, "tokens");
-    continuation = rows_of(file, "continuation");
-    const auto* const info = file.find("logits");
-    REQUIRE(info != nullptr);
-    sequences = info->shape[0], length = info->shape[1], vocabulary = info->shape[2];
-    logits.resize(sequences * length * vocabulary);
-    sinq::load_floats(file.data(*info).data(), info->type, logits);
-  }
-
-  [[nodiscard]] sinq::matrix_view<const float> of(std::size_t sequence) const {
-    return {logits.data() + sequence * length * vocabulary, length, vocabulary};
-  }
-
-private:
-  static std::vector<std::vector<int>> rows_of(const sinq::io::safetensors_file& file, const char* name) {
-    const auto* const info = file.find(name);
-    REQUIRE(info != nullptr);
-    const auto bytes = file.data(*info);
-    std::vector<std::vector<int>> rows(info->shape[0], std::vector<int>(info->shape[1]));
-    for (std::size_t i = 0; i < rows.size(); ++i)
-      for (std::size_t j = 0; j < rows[i].size(); ++j) {
-        std::int64_t token;
-        std::memcpy(&token, bytes.data() + (i * rows[i].size() + j) * sizeof token, sizeof token);
-        rows[i][j] = static_cast<int>(token);
-      }
-    return rows;
-  }
-};
 
 /// The largest difference of two matrices of the same shape.
 float distance(sinq::matrix_view<const float> a, sinq::matrix_view<const float> b) {
@@ -78,9 +35,9 @@ std::vector<float> logits_of(const engine::model& m, std::span<const int> tokens
 }
 
 TEST_CASE("every architecture has the logits of transformers, whole, in chunks and token by token") {
-  for (const std::string name : names) {
+  for (const std::string name : golden_models) {
     CAPTURE(name);
-    const auto model = value_of(engine::model::open(directory_of(name)));
+    const auto model = value_of(engine::model::open(golden_model(name)));
     const expectation expected{name};
     for (std::size_t s = 0; s < expected.sequences; ++s)
       for (const std::size_t chunk : {expected.length, std::size_t{7}, std::size_t{1}}) {
@@ -93,7 +50,7 @@ TEST_CASE("every architecture has the logits of transformers, whole, in chunks a
 
 TEST_CASE("the comparison of logits notices a token, a position and a window that are wrong") {
   for (const std::string name : {"llama3", "mistral"}) {
-    const auto model = value_of(engine::model::open(directory_of(name)));
+    const auto model = value_of(engine::model::open(golden_model(name)));
     const expectation expected{name};
     auto tokens = expected.tokens[0];
     tokens[3] = (tokens[3] + 1) % static_cast<int>(expected.vocabulary);
@@ -103,9 +60,9 @@ TEST_CASE("the comparison of logits notices a token, a position and a window tha
 }
 
 TEST_CASE("keys and values of f16 change logits by what their rounding does") {
-  for (const std::string name : names) {
+  for (const std::string name : golden_models) {
     CAPTURE(name);
-    const auto model = value_of(engine::model::open(directory_of(name)));
+    const auto model = value_of(engine::model::open(golden_model(name)));
     const expectation expected{name};
     const auto logits = logits_of(model, expected.tokens[0], 1, sinq::dtype::f16);
     const float apart = distance({logits.data(), expected.length, expected.vocabulary}, expected.of(0));
@@ -115,9 +72,9 @@ TEST_CASE("keys and values of f16 change logits by what their rounding does") {
 }
 
 TEST_CASE("the likeliest token is that of transformers, step by step") {
-  for (const std::string name : names) {
+  for (const std::string name : golden_models) {
     CAPTURE(name);
-    const auto model = value_of(engine::model::open(directory_of(name)));
+    const auto model = value_of(engine::model::open(golden_model(name)));
     const expectation expected{name};
     for (std::size_t s = 0; s < expected.sequences; ++s) {
       engine::kv_cache cache{model.config(), 64, sinq::dtype::f32};
@@ -134,7 +91,7 @@ TEST_CASE("the likeliest token is that of transformers, step by step") {
 }
 
 TEST_CASE("a cache that is cut goes on as if the rest had never been") {
-  const auto model = value_of(engine::model::open(directory_of("llama")));
+  const auto model = value_of(engine::model::open(golden_model("llama")));
   const expectation expected{"llama"};
   const std::span<const int> tokens = expected.tokens[0];
   engine::kv_cache cache{model.config(), 24, sinq::dtype::f32};
@@ -147,7 +104,7 @@ TEST_CASE("a cache that is cut goes on as if the rest had never been") {
 }
 
 TEST_CASE("tokens that do not fit are refused and the cache stays") {
-  const auto model = value_of(engine::model::open(directory_of("llama")));
+  const auto model = value_of(engine::model::open(golden_model("llama")));
   engine::kv_cache cache{model.config(), 4};
   require_ok(model.forward(std::vector<int>{1, 2, 3}, cache, {}));
   check_error(model.forward(std::vector<int>{1, 2}, cache, {}), sinq::errc::invalid_argument,

@@ -3,18 +3,17 @@
 #include "engine/likelihood.hpp"
 #include "engine/tokenizer.hpp"
 
-#include "support/catch.hpp"
-#include "support/outcome.hpp"
-
-#include <sinq/io/safetensors.hpp>
+#include "engine/golden_models.hpp"
 
 #include <cstdlib>
 
 #ifdef SINQ_SHARED_DIR
 namespace {
 
+using sinq_test::real_numbers;
 using sinq_test::require_ok;
 using sinq_test::value_of;
+using sinq_test::whole_numbers;
 
 /// The bound; f32 sums of other orders through 30 layers lead 2e-5 astray.
 constexpr double likelihood_tolerance = 2e-3;
@@ -22,24 +21,6 @@ constexpr float real_logit_tolerance = 2e-3f;
 /// One of the 240 stored tokens, the 28th of prompt 4, is the second likeliest, by 0.0054; transformers, run again on
 /// the stored prompt and what follows, has that order too.
 constexpr float near_tie = 0.01f;
-
-std::vector<int> whole_numbers(const sinq::io::safetensors_file& file, const std::string& name) {
-  const auto* const info = file.find(name);
-  REQUIRE(info != nullptr);
-  REQUIRE(info->type == sinq::dtype::i32);
-  std::vector<int> values(info->size_bytes() / sizeof(std::int32_t));
-  const auto bytes = file.data(*info);
-  std::memcpy(values.data(), bytes.data(), bytes.size());
-  return values;
-}
-
-std::vector<float> real_numbers(const sinq::io::safetensors_file& file, const std::string& name) {
-  const auto* const info = file.find(name);
-  REQUIRE(info != nullptr);
-  std::vector<float> values(info->size_bytes() / sinq::size_bytes(info->type));
-  sinq::load_floats(file.data(*info).data(), info->type, values);
-  return values;
-}
 
 } // namespace
 #endif

@@ -1,8 +1,7 @@
 /// sinq run, perplexity and compare-models on tiny models of tests/golden/engine.
 
+#include "engine/golden_models.hpp"
 #include "tool/tool.hpp"
-
-#include <sinq/io/safetensors.hpp>
 
 #include <nlohmann/json.hpp>
 
@@ -12,8 +11,6 @@ using namespace sinq_test;
 using nlohmann::json;
 
 namespace {
-
-const fs::path golden_engine = fs::path{SINQ_TEST_DATA_DIR} / "engine";
 
 /// The character of each of the 96 tokens: a byte-level tokenizer without merges.
 std::string character_of(int token) {
@@ -40,50 +37,35 @@ json tokenizer_document() {
 fs::path make_language_model(const fs::path& to, const std::string& name) {
   fs::create_directories(to);
   for (const char* const file : {"config.json", "model.safetensors"})
-    fs::copy_file(golden_engine / name / file, to / file);
+    fs::copy_file(golden_model(name) / file, to / file);
   write_file(to / "tokenizer.json", tokenizer_document().dump());
   return to;
 }
 
-struct golden_logits {
-  std::size_t sequences, length, vocabulary;
-  std::vector<int> tokens;
-  std::vector<float> logits;
-
-  explicit golden_logits(const std::string& name) {
-    const auto file = value_of(sinq::io::safetensors_file::open(golden_engine / name / "expected.safetensors"));
-    const auto* const info = file.find("logits");
-    REQUIRE(info != nullptr);
-    sequences = info->shape[0], length = info->shape[1], vocabulary = info->shape[2];
-    logits.resize(sequences * length * vocabulary);
-    sinq::load_floats(file.data(*info).data(), info->type, logits);
-    const auto bytes = file.data(*file.find("tokens"));
-    tokens.resize(sequences * length);
-    for (std::size_t n = 0; n < tokens.size(); ++n) {
-      std::int64_t token;
-      std::memcpy(&token, bytes.data() + n * sizeof token, sizeof token);
-      tokens[n] = static_cast<int>(token);
+/// exp of the mean of -log p of what follows each token of a sequence, in double.
+double perplexity_of(const expectation& e) {
+  double sum = 0;
+  for (std::size_t s = 0; s < e.sequences; ++s)
+    for (std::size_t i = 0; i + 1 < e.length; ++i) {
+      const std::span<const float> row = e.of(s).row(i);
+      double all = 0;
+      for (const float logit : row) all += std::exp(double{logit});
+      sum += std::log(all) - double{row[static_cast<std::size_t>(e.tokens[s][i + 1])]};
     }
-  }
+  return std::exp(sum / static_cast<double>(e.sequences * (e.length - 1)));
+}
 
-  /// exp of the mean of -log p of what follows each token of a sequence, in double.
-  [[nodiscard]] double perplexity() const {
-    double sum = 0;
-    for (std::size_t s = 0; s < sequences; ++s)
-      for (std::size_t i = 0; i + 1 < length; ++i) {
-        const float* const row = &logits[(s * length + i) * vocabulary];
-        double all = 0;
-        for (std::size_t v = 0; v < vocabulary; ++v) all += std::exp(double{row[v]});
-        sum += std::log(all) - double{row[tokens[s * length + i + 1]]};
-      }
-    return std::exp(sum / static_cast<double>(sequences * (length - 1)));
-  }
-  [[nodiscard]] std::string text() const {
-    std::string all;
-    for (const int token : tokens) all += character_of(token);
-    return all;
-  }
-};
+std::string spelled(const std::vector<int>& tokens) {
+  std::string text;
+  for (const int token : tokens) text += character_of(token);
+  return text;
+}
+/// The text of all sequences.
+std::string spelled(const expectation& e) {
+  std::string text;
+  for (const std::vector<int>& tokens : e.tokens) text += spelled(tokens);
+  return text;
+}
 
 /// The number behind a word of the output.
 double number_after(const std::string& out, const std::string& word) {
@@ -98,24 +80,24 @@ TEST_CASE("perplexity is that of the logits of transformers") {
   for (const std::string name : {"llama", "mistral", "qwen2", "qwen3"}) {
     CAPTURE(name);
     const scratch dir;
-    const golden_logits expected{name};
+    const expectation expected{name};
     const fs::path model = make_language_model(dir / "model", name);
-    write_file(dir / "text", expected.text());
+    write_file(dir / "text", spelled(expected));
     const tool_run run =
         run_well({"perplexity", model.string(), "--text", (dir / "text").string(), "--window", "24", "--quiet"});
     // logits may be off by 2e-5 (tests/engine), log-probabilities by twice that; four digits behind the point are
     // printed
-    CHECK(std::fabs(number_after(run.out, "perplexity ") - expected.perplexity()) <
-          4e-5 * expected.perplexity() + 5e-5);
+    CHECK(std::fabs(number_after(run.out, "perplexity ") - perplexity_of(expected)) <
+          4e-5 * perplexity_of(expected) + 5e-5);
     CHECK(run.out.find("over 46 tokens in 2 windows of 24") != std::string::npos);
   }
 }
 
 TEST_CASE("a model is no distance from itself, and some from its quantized self, loaded or made on load") {
   const scratch dir;
-  const golden_logits expected{"llama"};
+  const expectation expected{"llama"};
   const std::string model = make_language_model(dir / "model", "llama").string(), text = (dir / "text").string();
-  write_file(text, expected.text());
+  write_file(text, spelled(expected));
   const auto compare = [&](const std::string& a, const std::vector<std::string>& options) {
     std::vector<std::string> arguments{"compare-models", a,    "--against",   model,   "--text", text,
                                        "--window",       "24", "--precision", "exact", "--quiet"};
@@ -140,15 +122,8 @@ TEST_CASE("a model is no distance from itself, and some from its quantized self,
 TEST_CASE("run writes the tokens of transformers") {
   const scratch dir;
   const std::string model = make_language_model(dir / "model", "llama").string();
-  const auto file = value_of(sinq::io::safetensors_file::open(golden_engine / "llama" / "expected.safetensors"));
-  const auto bytes = file.data(*file.find("continuation"));
-  std::string expected;
-  for (std::size_t n = 0; n < 12; ++n) {
-    std::int64_t token;
-    std::memcpy(&token, bytes.data() + n * sizeof token, sizeof token);
-    expected += character_of(static_cast<int>(token));
-  }
-  const std::string prompt = golden_logits{"llama"}.text().substr(0, 24);
+  const expectation golden{"llama"};
+  const std::string expected = spelled(golden.continuation[0]), prompt = spelled(golden.tokens[0]);
   const std::vector<std::string> greedy{"run", model, "--prompt", prompt, "-n", "12", "--cache", "f32", "--quiet"};
   CHECK(run_well(greedy).out == expected + "\n");
   const auto drawn = [&](const std::string& seed) {
@@ -164,7 +139,7 @@ TEST_CASE("run writes the tokens of transformers") {
 TEST_CASE("calibrate writes moments that quantize takes") {
   const scratch dir;
   const std::string model = make_language_model(dir / "model", "llama").string(), text = (dir / "text").string();
-  write_file(text, golden_logits{"llama"}.text());
+  write_file(text, spelled(expectation{"llama"}));
   for (const std::vector<std::string>& kind :
        {std::vector<std::string>{"--text", text, "--window", "24"}, {"--self"}, {"--random", "--window", "16"}}) {
     INFO(kind.front());
