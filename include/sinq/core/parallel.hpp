@@ -69,27 +69,20 @@ public:
       return;
     }
     const std::lock_guard turn{turn_};
-    bool asleep = false;
-    {
-      const std::lock_guard lock{mutex_};
-      task_ = &task;
-      count_ = count;
-      next_.store(0, std::memory_order_relaxed);
-      failure_ = nullptr;
-      open_ = true;
-      generation_.fetch_add(1, std::memory_order_release);
-      asleep = sleeping_ != 0;
-    }
-    if (asleep) wake_.notify_all();
+    task_ = &task;
+    count_ = count;
+    next_.store(0, std::memory_order_relaxed);
+    failure_ = nullptr;
+    gate_.store((gate_.load() / one_call + 1) * one_call + open);
+    if (sleeping_.load() != 0) notify(wake_);
     drain();
-    {
-      const std::lock_guard lock{mutex_};
-      open_ = false;
-    }
-    const auto all_done = [this] { return busy_.load(std::memory_order_acquire) == 0; };
-    if (!look_out(all_done)) {
+    gate_.fetch_and(~open);
+    const auto all_left = [this] { return gate_.load() % one_call == 0; };
+    if (!look_out(all_left)) {
       std::unique_lock lock{mutex_};
-      done_.wait(lock, all_done);
+      waiting_.store(true);
+      done_.wait(lock, all_left);
+      waiting_.store(false);
     }
     if (failure_) std::rethrow_exception(failure_);
   }
@@ -106,7 +99,7 @@ private:
     }
     inside_ = false;
   }
-  /// Waits for a condition as long as a worker looks out; whether it came true.
+  /// Waits for a condition as long as a thread looks out; whether it came true.
   template <class Condition>
   [[nodiscard]] bool look_out(Condition&& condition) const {
     const auto end = std::chrono::steady_clock::now() + patience_;
@@ -123,32 +116,43 @@ private:
     return condition();
   }
   void work() {
-    for (std::uint64_t seen = 0;;) {
-      const auto called = [&] { return generation_.load(std::memory_order_acquire) != seen; };
-      (void)look_out(called);
-      {
+    for (std::uint64_t seen = 0; !stopping_.load();) {
+      const auto called = [&] { return gate_.load() / one_call != seen; };
+      if (!look_out(called)) {
         std::unique_lock lock{mutex_};
-        ++sleeping_;
-        wake_.wait(lock, [&] { return stopping_ || called(); });
-        --sleeping_;
-        if (stopping_) return;
-        seen = generation_.load(std::memory_order_relaxed);
-        if (!open_) continue;
-        busy_.fetch_add(1, std::memory_order_relaxed);
+        sleeping_.fetch_add(1);
+        wake_.wait(lock, [&] { return stopping_.load() || called(); });
+        sleeping_.fetch_sub(1);
       }
+      if (!enter(seen)) continue;
       drain();
-      const std::lock_guard lock{mutex_};
-      if (busy_.fetch_sub(1, std::memory_order_release) == 1) done_.notify_one();
+      const bool last = gate_.fetch_sub(one_worker) % one_call == one_worker;
+      if (last && waiting_.load()) notify(done_);
     }
+  }
+  /// Joins the present call, unless it is over already.
+  [[nodiscard]] bool enter(std::uint64_t& seen) {
+    std::uint64_t gate = gate_.load();
+    do {
+      seen = gate / one_call;
+      if ((gate & open) == 0) return false;
+    } while (!gate_.compare_exchange_weak(gate, gate + one_worker));
+    return true;
+  }
+  /// Wakes who has said that it sleeps; the mutex is what it holds between its last look and its sleep.
+  void notify(std::condition_variable& sleeper) {
+    { const std::lock_guard lock{mutex_}; }
+    sleeper.notify_all();
   }
   void stop() {
-    {
-      const std::lock_guard lock{mutex_};
-      stopping_ = true;
-    }
-    wake_.notify_all();
+    stopping_.store(true);
+    notify(wake_);
     for (std::thread& worker : workers_) worker.join();
   }
+
+  /// Parts of the gate: whether workers may enter the present call, how many are inside, how many calls there were.
+  static constexpr std::uint64_t open = 1, one_worker = 2, one_call = 1 << 20;
+  static constexpr std::size_t line = 64; ///< bytes, so that who looks at one word is not disturbed by another
 
   static inline thread_local bool inside_ = false;
   std::vector<std::thread> workers_;
@@ -156,16 +160,15 @@ private:
   std::mutex mutex_;
   std::condition_variable wake_;
   std::condition_variable done_;
+  std::exception_ptr failure_;
+  std::chrono::microseconds patience_{50};
   const std::function<void(std::size_t)>* task_ = nullptr;
   std::size_t count_ = 0;
-  std::atomic<std::size_t> next_{0};
-  std::atomic<std::size_t> busy_{0};         ///< workers inside the present call
-  std::atomic<std::uint64_t> generation_{0}; ///< calls so far
-  std::size_t sleeping_ = 0;
-  std::chrono::microseconds patience_{50};
-  std::exception_ptr failure_;
-  bool open_ = false; ///< whether workers may still enter the present call
-  bool stopping_ = false;
+  std::atomic<std::size_t> sleeping_{0};
+  std::atomic<bool> waiting_{false}; ///< the caller sleeps until the last worker has left
+  std::atomic<bool> stopping_{false};
+  alignas(line) std::atomic<std::uint64_t> gate_{0};
+  alignas(line) std::atomic<std::size_t> next_{0};
 };
 
 /// The pool that is used where no executor is given: one thread for each hardware thread, started at first use.
@@ -211,6 +214,7 @@ template <class Task>
     if (chunk >= stop_at.load(std::memory_order_relaxed)) return;
     const std::size_t begin = chunk * grain;
     result<void> outcome = task(begin, std::min(count, begin + grain));
+    if (outcome && !progress) return;
     const std::lock_guard lock{mutex};
     ++done;
     if (!outcome && chunk < failed_chunk) {
