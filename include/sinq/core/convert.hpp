@@ -8,6 +8,7 @@
 #include <cmath>
 #include <cstring>
 #include <span>
+#include <type_traits>
 
 namespace sinq {
 
@@ -22,39 +23,58 @@ void load_elements(const byte* from, std::span<float> to) {
   }
 }
 
-/// Floats from bfloat16: their upper halves.
-struct bfloat16_loop {
-  template <std::size_t W>
-  SINQ_INLINE static void run(const byte* from, float* to, std::size_t n) {
-    vec<std::uint16_t, W> halves;
-    std::size_t i = 0;
-    for (; i + W <= n; i += W) {
-      load(from + 2 * i, halves);
-      store(__builtin_convertvector(halves, vec<std::uint32_t, W>) << 16, to + i);
-    }
-    if (i < n) load_elements<bfloat16>(from + 2 * i, {to + i, n - i});
-  }
-};
-
-/// Floats from IEEE 754 halves: exponent and mantissa moved into place are the value times 2^-112, denormals too.
-struct float16_loop {
-  template <std::size_t W>
-  SINQ_INLINE static void run(const byte* from, float* to, std::size_t n) {
-    vec<std::uint16_t, W> halves;
+/// Floats from 16 bits each. A bfloat16 is the upper half of its float. Exponent and mantissa of an IEEE 754 half,
+/// moved into place, are its value times 2^-112, denormals too; where there is an instruction for it, that is used.
+template <class T, std::size_t W>
+SINQ_INLINE void widen_halves(const vec<std::uint16_t, W>& halves, vec<float, W>& to) {
+  vec<std::uint32_t, W> found;
+  if constexpr (std::is_same_v<T, bfloat16>) {
+    found = __builtin_convertvector(halves, vec<std::uint32_t, W>) << 16;
+  } else if constexpr (W > 1 && SINQ_HALF_INSTRUCTION) {
+#if SINQ_X86
+    asm("{vcvtph2ps %1, %0|vcvtph2ps %0, %1}" : "=v"(to) : "v"(halves));
+#elif defined(__aarch64__)
+    asm("fcvtl %0.4s, %1.4h" : "=w"(to) : "w"(halves));
+#endif
+    return;
+  } else {
+    const vec<std::uint32_t, W> bits = __builtin_convertvector(halves, vec<std::uint32_t, W>);
+    const vec<std::uint32_t, W> magnitude = (bits & 0x7fffu) << 13;
     vec<float, W> scaled;
-    vec<std::uint32_t, W> magnitude;
+    load(reinterpret_cast<const float*>(&magnitude), scaled);
+    scaled *= 0x1p112f;
+    load(reinterpret_cast<const std::uint32_t*>(&scaled), found);
+    found |= (bits & 0x7c00u) == 0x7c00u ? vec<std::uint32_t, W>{} + 0x7f800000u : vec<std::uint32_t, W>{};
+    found |= (bits & 0x8000u) << 16;
+  }
+  load(reinterpret_cast<const float*>(&found), to);
+}
+
+/// W stored values as floats, exactly. @tparam T  float, bfloat16 or float16
+template <class T, std::size_t W>
+SINQ_INLINE void load_vector(const byte* from, vec<float, W>& to) {
+  if constexpr (std::is_same_v<T, float>) {
+    load(from, to);
+    return;
+  } else {
+    vec<std::uint16_t, W> halves;
+    load(from, halves);
+    widen_halves<T, W>(halves, to);
+  }
+}
+
+/// Floats from any of these.
+template <class T>
+struct load_loop {
+  template <std::size_t W>
+  SINQ_INLINE static void run(const byte* from, float* to, std::size_t n) {
+    vec<float, W> values;
     std::size_t i = 0;
     for (; i + W <= n; i += W) {
-      load(from + 2 * i, halves);
-      const vec<std::uint32_t, W> bits = __builtin_convertvector(halves, vec<std::uint32_t, W>);
-      store((bits & 0x7fffu) << 13, reinterpret_cast<float*>(&scaled));
-      scaled *= 0x1p112f;
-      load(reinterpret_cast<const float*>(&scaled), magnitude);
-      const vec<std::uint32_t, W> special =
-          (bits & 0x7c00u) == 0x7c00u ? vec<std::uint32_t, W>{} + 0x7f800000u : vec<std::uint32_t, W>{};
-      store(magnitude | special | ((bits & 0x8000u) << 16), to + i);
+      load_vector<T, W>(from + sizeof(T) * i, values);
+      store(values, to + i);
     }
-    if (i < n) load_elements<float16>(from + 2 * i, {to + i, n - i});
+    if (i < n) load_elements<T>(from + sizeof(T) * i, {to + i, n - i});
   }
 };
 
@@ -170,8 +190,8 @@ inline void load_floats(const byte* from, dtype type, std::span<float> to) {
   case dtype::f32:
     if (!to.empty()) std::memcpy(to.data(), from, to.size_bytes());
     return;
-  case dtype::f16: return detail::run_wide<detail::float16_loop>(from, to.data(), to.size());
-  case dtype::bf16: return detail::run_wide<detail::bfloat16_loop>(from, to.data(), to.size());
+  case dtype::f16: return detail::run_wide<detail::load_loop<float16>>(from, to.data(), to.size());
+  case dtype::bf16: return detail::run_wide<detail::load_loop<bfloat16>>(from, to.data(), to.size());
   case dtype::f8_e4m3: return detail::load_elements<float8_e4m3>(from, to);
   case dtype::f8_e5m2: return detail::load_elements<float8_e5m2>(from, to);
   default: return;

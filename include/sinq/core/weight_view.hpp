@@ -31,6 +31,12 @@ public:
   [[nodiscard]] std::size_t rows() const { return rows_; }
   [[nodiscard]] std::size_t cols() const { return cols_; }
   [[nodiscard]] bool empty() const { return rows_ == 0 || cols_ == 0; }
+  /// From one row to the next.
+  [[nodiscard]] std::size_t row_bytes() const { return row_bytes_; }
+  /// Where element (i, j) is stored.
+  [[nodiscard]] const byte* bytes(std::size_t i, std::size_t j) const {
+    return data_ + i * row_bytes_ + j * size_bytes(type_);
+  }
 
   /// The matrix itself, if its elements are floats in memory that is aligned for them.
   [[nodiscard]] std::optional<matrix_view<const float>> floats() const { return in_place<float>(dtype::f32); }
@@ -42,7 +48,7 @@ public:
   /// Elements (i, j) .. (i, j + to.size() - 1) as floats.
   void load(std::size_t i, std::size_t j, std::span<float> to) const {
     SINQ_ASSERT(i < rows_ && j + to.size() <= cols_);
-    load_floats(data_ + i * row_bytes_ + j * size_bytes(type_), type_, to);
+    load_floats(bytes(i, j), type_, to);
   }
 
 private:

@@ -168,6 +168,24 @@ SINQ_INLINE void transpose(Vector (&rows)[W]) {
   }
 }
 
+/// N vectors become one, whose lanes are the sums of theirs: of vector r in lane r W / N. Pairs of vectors exchange
+/// lanes and are added, so that each sum is a tree. @pre N <= W, both powers of two
+template <std::size_t W, std::size_t N, std::size_t Half = W / 2, class Vector>
+SINQ_INLINE void sums_of_lanes(Vector* values) {
+  if constexpr (N > 1) {
+    for (std::size_t r = 0; r < N / 2; ++r) {
+      exchange_parts<Half>(values[r], values[r + N / 2], std::make_index_sequence<W>{});
+      values[r] += values[r + N / 2];
+    }
+    sums_of_lanes<W, N / 2, Half / 2>(values);
+  } else if constexpr (Half > 0) {
+    Vector other;
+    swap_halves<Half>(values[0], other, std::make_index_sequence<W>{});
+    values[0] += other;
+    sums_of_lanes<W, 1, Half / 2>(values);
+  }
+}
+
 /// Widens [low, high] to hold n values, none of them NaN.
 template <class Real>
 struct widen_loop {

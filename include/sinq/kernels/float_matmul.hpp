@@ -5,67 +5,144 @@
 #include "../core/wide.hpp"
 #include "matmul_options.hpp"
 
+#include <bit>
+
 namespace sinq {
 namespace detail {
 
-/// Rows of W, all in floats, times all tokens: the inner loop of products with floats. Four rows meet four tokens (or
-/// two, where vectors have eight lanes and registers are few) in sums that stay in registers.
+/// Rows of W times all tokens: the inner loop of products with floats. Some rows meet some tokens in sums that stay in
+/// registers, of which vectors of eight lanes have few.
 struct float_product_loop {
-  /// A block of W and the columns of x and the rows of y that belong to it.
+  /// A block of W, stored as T, and the columns of x and the rows of y that belong to it.
+  template <class T>
   struct block {
-    const float* w;
+    const byte* w;
     const float* x;
     float* y;
-    std::size_t w_stride, x_stride, y_stride, rows, tokens, cols;
+    std::size_t w_bytes, x_stride, y_stride; ///< from row to row
+    std::size_t rows, tokens, cols;
     bool is_first; ///< y is written; otherwise added to
   };
 
-  template <std::size_t W>
-  SINQ_INLINE static void run(const block& b) {
-    constexpr std::size_t rows = 4, tokens = W == 8 ? 2 : 4;
-    std::size_t m = 0;
-    for (; m + tokens <= b.tokens; m += tokens) multiply_rows<W, rows, tokens>(b, m);
-    for (; m < b.tokens; ++m) multiply_rows<W, 2 * rows, 1>(b, m);
+  template <std::size_t W, class T>
+  SINQ_INLINE static void run(const block<T>& b) {
+    std::size_t i = 0;
+    for (; i + rows_at_once <= b.rows; i += rows_at_once) multiply_tokens<W, rows_at_once, most_tokens<W>>(b, i, 0);
+    for (; i < b.rows; ++i) multiply_tokens<W, 1, most_tokens<W>>(b, i, 0);
   }
 
 private:
-  template <std::size_t W, std::size_t Rows, std::size_t Tokens>
-  SINQ_INLINE static void multiply_rows(const block& b, std::size_t m) {
-    std::size_t i = 0;
-    for (; i + Rows <= b.rows; i += Rows) multiply<W, Rows, Tokens>(b, i, m);
-    for (; i < b.rows; ++i) multiply<W, 1, Tokens>(b, i, m);
+  static constexpr std::size_t rows_at_once = 8;
+  template <std::size_t W>
+  static constexpr std::size_t most_tokens = W == 8 ? 2 : 4;
+
+  template <std::size_t W, std::size_t Rows, std::size_t Tokens, class T>
+  SINQ_INLINE static void multiply_tokens(const block<T>& b, std::size_t i, std::size_t m) {
+    constexpr std::size_t rows = Tokens == 1 ? Rows : std::min<std::size_t>(Rows, 4);
+    for (; m + Tokens <= b.tokens; m += Tokens)
+      for (std::size_t r = 0; r < Rows; r += rows) multiply<W, rows, Tokens>(b, i + r, m);
+    if constexpr (Tokens > 1) multiply_tokens<W, Rows, Tokens - 1>(b, i, m);
   }
 
-  template <std::size_t W, std::size_t Rows, std::size_t Tokens>
-  SINQ_INLINE static void multiply(const block& b, std::size_t i, std::size_t m) {
-    const float* const w = b.w + i * b.w_stride;
+  template <std::size_t W, std::size_t Rows, std::size_t Tokens, class T>
+  SINQ_INLINE static void multiply(const block<T>& b, std::size_t i, std::size_t m) {
+    const byte* const w = b.w + i * b.w_bytes;
+    const std::uintptr_t address = reinterpret_cast<std::uintptr_t>(w);
     const float* const x = b.x + m * b.x_stride;
-    vec<float, W> sum[Rows][Tokens]{};
-    std::size_t j = 0;
-    for (; j + W <= b.cols; j += W) {
-      vec<float, W> some_x[Tokens];
+    vec<float, W> sum[Tokens * Rows]{};
+    const std::size_t whole = b.cols / W * W;
+    for (std::size_t j = 0; j < whole; j += W) {
+      add_products<W, Rows, Tokens, T>(w + j * sizeof(T), b.w_bytes, x + j, b.x_stride, sum);
+      for (std::size_t r = 0; r < Rows; ++r) // of the rows that are next
+        __builtin_prefetch(reinterpret_cast<const void*>(address + (rows_at_once + r) * b.w_bytes + j * sizeof(T)));
+    }
+    if (whole < b.cols) {
+      const std::size_t rest = b.cols - whole;
+      byte last_w[Rows][W * sizeof(T)]{};
+      float last_x[Tokens][W]{};
+      for (std::size_t r = 0; r < Rows; ++r)
+        std::memcpy(last_w[r], w + r * b.w_bytes + whole * sizeof(T), rest * sizeof(T));
+      for (std::size_t t = 0; t < Tokens; ++t) std::memcpy(last_x[t], x + t * b.x_stride + whole, rest * sizeof(float));
+      add_products<W, Rows, Tokens, T>(last_w[0], W * sizeof(T), last_x[0], W, sum);
+    }
+    add_sums<W, Rows>(sum, b.y + m * b.y_stride + i, b.y_stride, b.is_first);
+  }
+
+  /// sum[t Rows + r] += w[r] x[t], W columns of each
+  template <std::size_t W, std::size_t Rows, std::size_t Tokens, class T>
+  SINQ_INLINE static void add_products(const byte* w, std::size_t w_bytes, const float* x, std::size_t x_stride,
+                                       vec<float, W> (&sum)[Tokens * Rows]) {
+    vec<float, W> some_x[Tokens], some_w;
 #pragma GCC unroll 4
-      for (std::size_t t = 0; t < Tokens; ++t) load(x + t * b.x_stride + j, some_x[t]);
+    for (std::size_t t = 0; t < Tokens; ++t) load(x + t * x_stride, some_x[t]);
 #pragma GCC unroll 8
-      for (std::size_t r = 0; r < Rows; ++r) {
-        vec<float, W> some_w;
-        load(w + r * b.w_stride + j, some_w);
+    for (std::size_t r = 0; r < Rows; ++r) {
+      load_vector<T, W>(w + r * w_bytes, some_w);
 #pragma GCC unroll 4
-        for (std::size_t t = 0; t < Tokens; ++t) sum[r][t] += some_w * some_x[t];
+      for (std::size_t t = 0; t < Tokens; ++t) sum[t * Rows + r] += some_w * some_x[t];
+    }
+  }
+
+  /// y[t][r] += the lanes of sum[t Rows + r], as many vectors as a vector has lanes folded at once.
+  template <std::size_t W, std::size_t Rows, std::size_t All>
+  SINQ_INLINE static void add_sums(vec<float, W> (&sum)[All], float* y, std::size_t y_stride, bool is_first) {
+    constexpr std::size_t some = std::min(W, std::has_single_bit(All) ? All : Rows);
+    for (std::size_t n = 0; n < All; n += some) {
+      sums_of_lanes<W, some>(sum + n);
+      float found[W];
+      store(sum[n], found);
+      for (std::size_t k = 0; k < some; ++k) {
+        float& to = y[(n + k) / Rows * y_stride + (n + k) % Rows];
+        to = is_first ? found[k * (W / some)] : to + found[k * (W / some)];
       }
     }
-    for (std::size_t r = 0; r < Rows; ++r)
-      for (std::size_t t = 0; t < Tokens; ++t) {
-        sum_of_lanes<W>(sum[r][t]);
-        float all = sum[r][t][0];
-        for (std::size_t k = j; k < b.cols; ++k) all += w[r * b.w_stride + k] * x[t * b.x_stride + k];
-        float& y = b.y[(m + t) * b.y_stride + i + r];
-        y = b.is_first ? all : y + all;
-      }
   }
 };
 
-/// One call of matmul with weights in floats: rows are made into floats in the first cache, some columns at a time.
+/// Rows [begin, end) of y = x W^T, of a weight that is read where it lies, once for some tokens.
+template <class T>
+void multiply_in_place(const weight_view& w, matrix_view<const float> x, matrix_view<float> y, std::size_t begin,
+                       std::size_t end) {
+  run_wide_fused<float_product_loop>(float_product_loop::block<T>{.w = w.bytes(begin, 0),
+                                                                  .x = x.data(),
+                                                                  .y = y.data() + begin,
+                                                                  .w_bytes = w.row_bytes(),
+                                                                  .x_stride = x.stride(),
+                                                                  .y_stride = y.stride(),
+                                                                  .rows = end - begin,
+                                                                  .tokens = x.rows(),
+                                                                  .cols = w.cols(),
+                                                                  .is_first = true});
+}
+
+/// The same for any type and many tokens: made into floats in the first cache, some columns at a time.
+template <class = void>
+void multiply_as_floats(const weight_view& w, matrix_view<const float> x, matrix_view<float> y, std::size_t begin,
+                        std::size_t end) {
+  constexpr std::size_t cols_at_once = 512;
+  std::array<float, 8 * cols_at_once> scratch;
+  const std::size_t width = std::min(cols_at_once, w.cols()), rows_at_once = scratch.size() / width / 8 * 8;
+  for (std::size_t i = begin; i < end; i += rows_at_once) {
+    const std::size_t rows = std::min(rows_at_once, end - i);
+    for (std::size_t j = 0; j < w.cols(); j += cols_at_once) {
+      const std::size_t cols = std::min(cols_at_once, w.cols() - j);
+      for (std::size_t r = 0; r < rows; ++r) w.load(i + r, j, std::span{scratch}.subspan(r * width, cols));
+      run_wide_fused<float_product_loop>(
+          float_product_loop::block<float>{.w = reinterpret_cast<const byte*>(scratch.data()),
+                                           .x = x.data() + j,
+                                           .y = y.data() + i,
+                                           .w_bytes = width * sizeof(float),
+                                           .x_stride = x.stride(),
+                                           .y_stride = y.stride(),
+                                           .rows = rows,
+                                           .tokens = x.rows(),
+                                           .cols = cols,
+                                           .is_first = j == 0});
+    }
+  }
+}
+
+/// One call of matmul with weights in floats.
 template <class = void>
 [[nodiscard]] result<void> run_float_matmul(const weight_view& w, matrix_view<const float> x, matrix_view<float> y,
                                             const matmul_options& options) {
@@ -73,31 +150,18 @@ template <class = void>
   if (result<void> ok = check_shapes(w.rows(), w.cols(), x.rows(), x.cols(), y, options.bias); !ok) return ok;
   if (w.cols() == 0) return make_error(errc::empty_matrix, "matmul: the weight has no columns");
   if (y.empty()) return {};
-  constexpr std::size_t rows_at_once = 8, cols_at_once = 512, products_at_once = std::size_t{1} << 20;
-  const auto in_place = w.floats();
+  constexpr std::size_t rows_at_once = 8, few_tokens = 4, products_at_once = std::size_t{1} << 20;
   executor& threads = options.threads != nullptr ? *options.threads : default_executor();
+  const bool in_place = x.rows() <= few_tokens;
   const auto multiply = [&](std::size_t begin, std::size_t end) -> result<void> {
-    std::array<float, rows_at_once * cols_at_once> scratch;
-    for (std::size_t i = begin; i < end; i += rows_at_once) {
-      const std::size_t rows = std::min(rows_at_once, end - i);
-      for (std::size_t j = 0; j < w.cols(); j += cols_at_once) {
-        const std::size_t cols = std::min(cols_at_once, w.cols() - j);
-        const float* from = in_place ? &(*in_place)(i, j) : scratch.data();
-        for (std::size_t r = 0; r < rows && !in_place; ++r)
-          w.load(i + r, j, std::span{scratch}.subspan(r * cols_at_once, cols));
-        const float_product_loop::block b{.w = from,
-                                          .x = x.data() + j,
-                                          .y = y.data() + i,
-                                          .w_stride = in_place ? in_place->stride() : cols_at_once,
-                                          .x_stride = x.stride(),
-                                          .y_stride = y.stride(),
-                                          .rows = rows,
-                                          .tokens = x.rows(),
-                                          .cols = cols,
-                                          .is_first = j == 0};
-        run_wide_fused<float_product_loop>(b);
-      }
-    }
+    if (in_place && w.type() == dtype::f32)
+      multiply_in_place<float>(w, x, y, begin, end);
+    else if (in_place && w.type() == dtype::bf16)
+      multiply_in_place<bfloat16>(w, x, y, begin, end);
+    else if (in_place && w.type() == dtype::f16)
+      multiply_in_place<float16>(w, x, y, begin, end);
+    else
+      multiply_as_floats<>(w, x, y, begin, end);
     if (!options.bias.empty())
       for (std::size_t m = 0; m < y.rows(); ++m)
         for (std::size_t i = begin; i < end; ++i) y(m, i) += options.bias[i];
@@ -120,8 +184,8 @@ extern template result<void> run_float_matmul<void>(const weight_view&, matrix_v
 /// @param x  [M x K], borrowed; values that are not finite make their own token's outputs NaN
 /// @param y  [M x N], written
 /// @errors   errc::invalid_argument (shapes), errc::empty_matrix (no columns), those of check_isa
-/// Numerics: f32 sums in W lanes over blocks of 512 columns, |error| <= (K / 16 + 20) 2^-24 sum |terms| with 16 lanes.
-/// The same for any number of threads.
+/// Numerics: f32 sums in the lanes of a vector, from five tokens on over blocks of 512 columns, |error| <= (K / 16 +
+/// 20) 2^-24 sum |terms| with 16 lanes. The same for any number of threads.
 [[nodiscard]] inline result<void> matmul(const weight_view& w, matrix_view<const float> x, matrix_view<float> y,
                                          const matmul_options& options = {}) {
   return detail::run_float_matmul<>(w, x, y, options);

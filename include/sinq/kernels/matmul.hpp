@@ -54,9 +54,7 @@ public:
         const std::size_t tokens = std::min(kernel_.tokens, x_.rows() - m);
         const activation_writer prepare{x_, f_, col_scale(tile), kernel_.form, int8_step(f_), segments_};
         const activations a = prepare(m, tokens, threads);
-        // as many panels as the kernel takes, of about a million products
-        const std::size_t grain =
-            ((std::size_t{1} << 20) / (kernel_.panels * panel_rows * a.stride * tokens) + 1) * kernel_.panels;
+        const std::size_t grain = panels_of_task(a.stride * tokens, threads.concurrency());
         const auto multiply = [&](std::size_t begin, std::size_t end) -> result<void> {
           multiply_panels(a, m, tokens, tile * shape_.panels_per_tile + begin, tile * shape_.panels_per_tile + end);
           return {};
@@ -71,6 +69,17 @@ private:
     const bool wanted = o.precision == precision::automatic ? f.bits <= 5 : o.precision == precision::int8;
     const bool bytes = wanted && int8_step(f) != 0;
     return bytes ? int8_kernel(f.bits, tokens) : exact_kernel(f.bits);
+  }
+
+  /// What a thread takes at once, in whole calls of the kernel: even shares of about 2^18 products, which are worth the
+  /// taking and let threads end together.
+  /// @param products  of a row
+  [[nodiscard]] std::size_t panels_of_task(std::size_t products, std::size_t threads) const {
+    constexpr std::size_t wanted = std::size_t{1} << 18;
+    if (threads == 1) return shape_.panels_per_tile;
+    const std::size_t share = (shape_.panels_per_tile + threads - 1) / threads;
+    const std::size_t tasks = share * panel_rows * products / wanted + 1; // of a thread
+    return ((share + tasks - 1) / tasks + kernel_.panels - 1) / kernel_.panels * kernel_.panels;
   }
 
   [[nodiscard]] std::span<const float> col_scale(std::size_t tile) {
@@ -149,7 +158,7 @@ private:
       for (std::size_t i = 0; i < count; i += panel_rows) {
         const float* const from = p.y + (i / panel_rows * p.tokens + m) * panel_rows;
         if (count - i >= panel_rows)
-          std::copy_n(from, panel_rows, to + i);
+          std::memcpy(to + i, from, panel_rows * sizeof(float));
         else
           std::copy_n(from, count - i, to + i);
       }
