@@ -1,21 +1,10 @@
 #include "attention.hpp"
 
+#include "activation.hpp"
+
 #include <cmath>
 
 namespace engine {
-namespace {
-
-/// e^x / sum e^x over [first, end); nothing of the others.
-void softmax(std::span<float> x, std::size_t first, std::size_t end) {
-  Eigen::Map<Eigen::ArrayXf> visible{x.data() + first, static_cast<Eigen::Index>(end - first)};
-  visible = (visible - visible.maxCoeff()).exp();
-  visible /= visible.sum();
-  std::fill_n(x.begin(), first, 0.0f);
-  std::fill(x.begin() + static_cast<std::ptrdiff_t>(end), x.end(), 0.0f);
-}
-
-} // namespace
-
 kv_cache::kv_cache(const model_config& config, std::size_t capacity, sinq::dtype type)
     : capacity_{capacity}, heads_{config.kv_heads}, head_dim_{config.head_dim}, type_{type},
       data_{config.layers * 2 * heads_ * capacity * head_dim_ * size_bytes(type),
@@ -117,7 +106,10 @@ sinq::result<void> attention::attend(std::size_t layer, std::size_t head, std::s
   for (std::size_t r = 0; r < rows; ++r) {
     const std::size_t last = cache.size() + begin + r / group;
     const std::size_t first = c_.window != 0 && last >= c_.window ? last - c_.window + 1 : 0;
-    softmax(scores.row(r), first, last + 1);
+    const std::span<float> row = scores.row(r);
+    std::fill_n(row.begin(), first, 0.0f); // which the token does not see
+    softmax(row.subspan(first, last + 1 - first));
+    std::fill(row.begin() + static_cast<std::ptrdiff_t>(last + 1), row.end(), 0.0f);
   }
   if (auto ok = sinq::matmul(cache.values(layer, head, seen), scores, queries, alone); !ok) return ok;
   for (std::size_t r = 0; r < rows; ++r)

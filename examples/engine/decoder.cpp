@@ -1,5 +1,7 @@
 #include "decoder.hpp"
 
+#include "activation.hpp"
+
 namespace engine {
 namespace {
 
@@ -92,10 +94,7 @@ result<void> decoder::feed_forward(const layer_weights& w, matrix_view<float> x,
   const matrix_view<float> gates = gate_, ups = up_;
   constexpr std::size_t tokens_at_once = 8;
   const auto some = [&](std::size_t begin, std::size_t end) -> result<void> {
-    for (std::size_t m = begin; m < end; ++m) {
-      auto gate = as_vector(gates.row(m)).array();
-      gate = gate / (1 + (-gate).exp()) * as_vector(ups.row(m)).array();
-    }
+    for (std::size_t m = begin; m < end; ++m) gate_with_silu(gates.row(m), ups.row(m));
     return {};
   };
   if (auto ok = sinq::parallel_for(*with_.threads, gates.rows(), tokens_at_once, some); !ok) return ok;

@@ -1,6 +1,7 @@
 #include "linear.hpp"
 
 namespace engine {
+
 std::size_t linear::rows() const {
   const auto* const floats = std::get_if<float_matrix>(&weight_);
   return floats != nullptr ? floats->rows : std::get<sinq::panel_matrix>(weight_).format.rows;
@@ -9,6 +10,11 @@ std::size_t linear::rows() const {
 std::size_t linear::cols() const {
   const auto* const floats = std::get_if<float_matrix>(&weight_);
   return floats != nullptr ? floats->cols : std::get<sinq::panel_matrix>(weight_).format.cols;
+}
+
+std::size_t linear::bytes() const {
+  if (const auto* const panels = std::get_if<sinq::panel_matrix>(&weight_)) return panels->size_bytes();
+  return rows() * cols() * size_bytes(std::get<float_matrix>(weight_).type);
 }
 
 sinq::result<void> linear::operator()(sinq::matrix_view<const float> x, sinq::matrix_view<float> y,

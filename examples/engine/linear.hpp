@@ -33,6 +33,8 @@ public:
 
   [[nodiscard]] std::size_t rows() const;
   [[nodiscard]] std::size_t cols() const;
+  /// Of the weight as it is stored.
+  [[nodiscard]] std::size_t bytes() const;
 
   /// @errors  those of sinq::matmul
   [[nodiscard]] sinq::result<void> operator()(sinq::matrix_view<const float> x, sinq::matrix_view<float> y,

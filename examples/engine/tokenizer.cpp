@@ -7,6 +7,10 @@
 #include <algorithm>
 #include <utility>
 
+#ifdef __GLIBC__
+#include <malloc.h>
+#endif
+
 namespace engine {
 namespace {
 
@@ -52,10 +56,15 @@ result<tokenizer> tokenizer::open(const std::filesystem::path& directory_or_file
   std::error_code ignored;
   const bool directory = std::filesystem::is_directory(directory_or_file, ignored);
   const std::filesystem::path path = directory ? directory_or_file / "tokenizer.json" : directory_or_file;
-  const auto document = sinq::io::load_json_object(path);
-  if (!document) return document.error();
-  auto made = read(*document);
-  if (!made) return std::move(made).error().in(path.string());
+  result<tokenizer> made = [&]() -> result<tokenizer> {
+    const auto document = sinq::io::load_json_object(path);
+    if (!document) return document.error();
+    auto read_one = read(*document);
+    return read_one ? std::move(read_one) : std::move(read_one).error().in(path.string());
+  }();
+#ifdef __GLIBC__
+  malloc_trim(0); // the document was many small parts, which glibc keeps
+#endif
   return made;
 }
 
