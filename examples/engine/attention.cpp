@@ -1,6 +1,7 @@
 #include "attention.hpp"
 
 #include "activation.hpp"
+#include "rows.hpp"
 
 #include <cmath>
 
@@ -57,7 +58,7 @@ attention::attention(const model_config& config, const compute& with, std::size_
 
 void attention::rotate(sinq::matrix_view<float> x) const {
   const std::size_t half = c_.head_dim / 2;
-  for (std::size_t m = 0; m < x.rows(); ++m) {
+  for_rows(*with_.threads, x.rows(), [&](std::size_t m) {
     const float* const cosine = cosine_.data() + m * half;
     const float* const sine = sine_.data() + m * half;
     for (float* head = x.row(m).data(); head != x.row(m).data() + x.cols(); head += c_.head_dim)
@@ -66,7 +67,7 @@ void attention::rotate(sinq::matrix_view<float> x) const {
         head[k] = a * cosine[k] - b * sine[k];
         head[k + half] = b * cosine[k] + a * sine[k];
       }
-  }
+  });
 }
 
 sinq::result<void> attention::operator()(std::size_t layer, sinq::matrix_view<const float> q,
@@ -74,10 +75,11 @@ sinq::result<void> attention::operator()(std::size_t layer, sinq::matrix_view<co
                                          kv_cache& cache, sinq::matrix_view<float> y) const {
   const std::size_t tokens = q.rows();
   SINQ_ASSERT(cache.size() + tokens <= cache.capacity());
-  for (std::size_t head = 0; head < c_.kv_heads; ++head)
-    for (std::size_t m = 0; m < tokens; ++m)
+  for_rows(*with_.threads, tokens, [&](std::size_t m) {
+    for (std::size_t head = 0; head < c_.kv_heads; ++head)
       cache.store(layer, head, cache.size() + m, k.row(m).subspan(head * c_.head_dim, c_.head_dim),
                   v.row(m).subspan(head * c_.head_dim, c_.head_dim));
+  });
   constexpr std::size_t tokens_at_once = 64;
   const std::size_t blocks = (tokens + tokens_at_once - 1) / tokens_at_once;
   const auto some = [&](std::size_t task, std::size_t) {

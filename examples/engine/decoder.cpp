@@ -1,6 +1,7 @@
 #include "decoder.hpp"
 
 #include "activation.hpp"
+#include "rows.hpp"
 
 namespace engine {
 namespace {
@@ -21,17 +22,18 @@ void normalize(std::span<const float> x, std::span<const float> gain, double eps
   as_vector(to) = from.cwiseProduct(as_vector(gain)) / std::sqrt(mean + static_cast<float>(eps));
 }
 
-void normalize_heads(matrix_view<float> x, std::span<const float> gain, double eps) {
+void normalize_heads(matrix_view<float> x, std::span<const float> gain, double eps, sinq::executor& threads) {
   if (gain.empty()) return;
-  for (std::size_t m = 0; m < x.rows(); ++m)
+  for_rows(threads, x.rows(), [&](std::size_t m) {
     for (std::size_t j = 0; j < x.cols(); j += gain.size()) {
       const std::span<float> head = x.row(m).subspan(j, gain.size());
       normalize(head, gain, eps, head);
     }
+  });
 }
 
-void add(matrix_view<const float> h, matrix_view<float> to) {
-  to.eigen() += h.eigen();
+void add(matrix_view<const float> h, matrix_view<float> to, sinq::executor& threads) {
+  for_rows(threads, to.rows(), [&](std::size_t m) { as_vector(to.row(m)) += as_vector(h.row(m)); });
 }
 
 /// Rows [begin, begin + count).
@@ -42,8 +44,9 @@ matrix_view<T> rows_of(matrix_view<T> x, std::size_t begin, std::size_t count) {
 
 } // namespace
 
-void normalize_rows(matrix_view<const float> x, std::span<const float> gain, double eps, matrix_view<float> to) {
-  for (std::size_t m = 0; m < x.rows(); ++m) normalize(x.row(m), gain, eps, to.row(m));
+void normalize_rows(matrix_view<const float> x, std::span<const float> gain, double eps, matrix_view<float> to,
+                    sinq::executor& threads) {
+  for_rows(threads, x.rows(), [&](std::size_t m) { normalize(x.row(m), gain, eps, to.row(m)); });
 }
 
 decoder::decoder(const model_config& c, const compute& with, std::size_t sequences, std::size_t begin,
@@ -63,13 +66,13 @@ result<void> decoder::operator()(const layer_weights& w, std::size_t layer, std:
 result<void> decoder::attend(const layer_weights& w, std::size_t layer, std::span<kv_cache> caches,
                              matrix_view<float> x, const input_observer& observe) {
   const matrix_view<float> q = q_, k = k_, v = v_, mixed = mixed_;
-  normalize_rows(x, w.attention_norm, c_.norm_eps, h_);
+  normalize_rows(x, w.attention_norm, c_.norm_eps, h_, *with_.threads);
   if (observe) observe(layer_input::attention, h_);
   if (auto ok = w.q(h_, q, with_); !ok) return ok;
   if (auto ok = w.k(h_, k, with_); !ok) return ok;
   if (auto ok = w.v(h_, v, with_); !ok) return ok;
-  normalize_heads(q, w.q_norm, c_.norm_eps);
-  normalize_heads(k, w.k_norm, c_.norm_eps);
+  normalize_heads(q, w.q_norm, c_.norm_eps, *with_.threads);
+  normalize_heads(k, w.k_norm, c_.norm_eps, *with_.threads);
   for (std::size_t s = 0; s < caches.size(); ++s) {
     const std::size_t m = s * tokens_;
     attention_.rotate(rows_of(q, m, tokens_));
@@ -81,26 +84,21 @@ result<void> decoder::attend(const layer_weights& w, std::size_t layer, std::spa
   }
   if (observe) observe(layer_input::output, mixed_);
   if (auto ok = w.o(mixed_, h_, with_); !ok) return ok;
-  add(h_, x);
+  add(h_, x, *with_.threads);
   return {};
 }
 
 /// x += down(silu(gate(h)) up(h)), h = norm(x), silu(v) = v / (1 + e^-v)
 result<void> decoder::feed_forward(const layer_weights& w, matrix_view<float> x, const input_observer& observe) {
-  normalize_rows(x, w.mlp_norm, c_.norm_eps, h_);
+  normalize_rows(x, w.mlp_norm, c_.norm_eps, h_, *with_.threads);
   if (observe) observe(layer_input::feed_forward, h_);
   if (auto ok = w.gate(h_, gate_, with_); !ok) return ok;
   if (auto ok = w.up(h_, up_, with_); !ok) return ok;
   const matrix_view<float> gates = gate_, ups = up_;
-  constexpr std::size_t tokens_at_once = 8;
-  const auto some = [&](std::size_t begin, std::size_t end) -> result<void> {
-    for (std::size_t m = begin; m < end; ++m) gate_with_silu(gates.row(m), ups.row(m));
-    return {};
-  };
-  if (auto ok = sinq::parallel_for(*with_.threads, gates.rows(), tokens_at_once, some); !ok) return ok;
+  for_rows(*with_.threads, gates.rows(), [&](std::size_t m) { gate_with_silu(gates.row(m), ups.row(m)); });
   if (observe) observe(layer_input::down, gate_);
   if (auto ok = w.down(gate_, h_, with_); !ok) return ok;
-  add(h_, x);
+  add(h_, x, *with_.threads);
   return {};
 }
 

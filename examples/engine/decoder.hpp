@@ -23,7 +23,7 @@ private:
 
 /// to = gain x / sqrt(mean(x^2) + eps) for each row
 void normalize_rows(sinq::matrix_view<const float> x, std::span<const float> gain, double eps,
-                    sinq::matrix_view<float> to);
+                    sinq::matrix_view<float> to, sinq::executor& threads);
 
 /// Whose inputs an observer is shown: q, k and v share theirs, gate and up too.
 enum class layer_input { attention, output, feed_forward, down };

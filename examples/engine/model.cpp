@@ -59,7 +59,7 @@ result<void> model::run(std::span<const int> tokens, std::span<kv_cache> caches,
 
 result<void> model::output(matrix_view<const float> x, matrix_view<float> logits) const {
   float_buffer normal{x.rows(), x.cols()};
-  normalize_rows(x, weights_.norm, config_.norm_eps, normal);
+  normalize_rows(x, weights_.norm, config_.norm_eps, normal, *with_.threads);
   return weights_.output(normal, logits, with_);
 }
 

@@ -119,6 +119,23 @@ TEST_CASE("bench_quantize doubles its matrices") {
   CHECK(rows.back()["cols"] == 1024);
 }
 
+TEST_CASE("bench_engine_smoke") {
+  const bench_run run =
+      run_well(SINQ_BENCH_ENGINE, "'" SINQ_TEST_DATA_DIR "/engine/llama' --prompt 7 --context 1,5 --tokens 2");
+  REQUIRE(run.document["found"].size() == 2);
+  for (const auto& found : run.document["found"]) {
+    check_spread(found["prompt_tokens_per_second"]);
+    check_spread(found["read_bytes_per_second"]);
+    REQUIRE(found["generation"].size() == 2);
+    for (const auto& line : found["generation"]) {
+      check_spread(line["tokens_per_second"]);
+      check_spread(line["weights_of_read"]);
+    }
+    CHECK(found["file_bytes"] > 0);
+    CHECK(found["open_seconds"] > 0);
+  }
+}
+
 TEST_CASE("the programs that time say what they cannot do") {
   const bench_run method = run_bench(SINQ_BENCH_QUANTIZE, "--methods absent");
   CHECK(method.status == 1);
@@ -128,4 +145,5 @@ TEST_CASE("the programs that time say what they cannot do") {
   CHECK(weights.text == "sinq_bench_matmul: error: no weights are left: NF4 has 4 bits\n");
   CHECK(run_bench(SINQ_BENCH_MATMUL, "--aux 17").status != 0);
   CHECK(run_bench(SINQ_BENCH_LIMITS, "--threads 0").status != 0);
+  CHECK(run_bench(SINQ_BENCH_ENGINE, "'" SINQ_TEST_DATA_DIR "/engine'").status == 1);
 }

@@ -62,6 +62,18 @@ TEST_CASE("a pool serves many short calls") {
   CHECK(sum == 2000 * 10);
 }
 
+TEST_CASE("who has done its share does what is left of others'") {
+  thread_pool pool{4};
+  const std::thread::id caller = std::this_thread::get_id();
+  std::atomic<int> others = 0;
+  pool.run(40, [&](std::size_t i) {
+    if (std::this_thread::get_id() != caller) ++others;
+    if (i == 0) // of the caller, unless a worker was faster
+      while (others < (std::this_thread::get_id() == caller ? 39 : 1)) std::this_thread::yield();
+  });
+  CHECK(others > 0);
+}
+
 TEST_CASE("a call from inside a task runs serially and ends") {
   thread_pool pool{4};
   thread_pool other{2};

@@ -40,10 +40,11 @@ public:
   }
 };
 
-/// A persistent pool: `threads` - 1 workers and the calling thread. Between calls a worker looks out for the next one
-/// for 50 us, so that calls in close succession start at once, then sleeps; where there are more threads than the
-/// machine has, it sleeps at once. A call ends without the workers that were still asleep. Calls from several threads
-/// take turns; a call from inside a task runs serially.
+/// A persistent pool: `threads` - 1 workers and the calling thread. Each begins with its own share of the tasks, the
+/// same in every call, so that what it touched in one is in its cache in the next; who has done it helps the others.
+/// Between calls a worker looks out for the next one for 50 us, so that calls in close succession start at once, then
+/// sleeps; where there are more threads than the machine has, it sleeps at once. A call ends without the workers that
+/// were still asleep. Calls from several threads take turns; a call from inside a task runs serially.
 class thread_pool final : public executor {
 public:
   /// @param threads  in all, the caller included; 0 means one for each hardware thread
@@ -51,9 +52,10 @@ public:
     const std::size_t here = std::max(1u, std::thread::hardware_concurrency());
     if (threads == 0) threads = here;
     if (threads > here) patience_ = std::chrono::microseconds{0};
+    shares_ = std::vector<share>(threads);
     workers_.reserve(threads - 1);
     try {
-      for (std::size_t i = 1; i < threads; ++i) workers_.emplace_back([this] { work(); });
+      for (std::size_t i = 1; i < threads; ++i) workers_.emplace_back([this, i] { work(i); });
     } catch (...) {
       stop();
       throw;
@@ -70,12 +72,14 @@ public:
     }
     const std::lock_guard turn{turn_};
     task_ = &task;
-    count_ = count;
-    next_.store(0, std::memory_order_relaxed);
+    for (std::size_t i = 0; i < shares_.size(); ++i) {
+      shares_[i].next.store(i * count / shares_.size(), std::memory_order_relaxed);
+      shares_[i].end = (i + 1) * count / shares_.size();
+    }
     failure_ = nullptr;
     gate_.store((gate_.load() / one_call + 1) * one_call + open);
     if (sleeping_.load() != 0) notify(wake_);
-    drain();
+    drain(0);
     gate_.fetch_and(~open);
     const auto all_left = [this] { return gate_.load() % one_call == 0; };
     if (!look_out(all_left)) {
@@ -88,14 +92,25 @@ public:
   }
 
 private:
-  void drain() {
+  /// Tasks of one thread, unless others come first.
+  struct alignas(64) share {
+    std::atomic<std::size_t> next{0};
+    std::size_t end = 0;
+  };
+
+  /// Does the tasks of a thread's share, then those that are left of others'.
+  void drain(std::size_t thread) {
     inside_ = true;
     try {
-      for (std::size_t i; (i = next_.fetch_add(1, std::memory_order_relaxed)) < count_;) (*task_)(i);
+      for (std::size_t n = 0; n < shares_.size(); ++n) {
+        share& from = shares_[(thread + n) % shares_.size()];
+        while (from.next.load(std::memory_order_relaxed) < from.end)
+          if (const std::size_t i = from.next.fetch_add(1, std::memory_order_relaxed); i < from.end) (*task_)(i);
+      }
     } catch (...) {
       const std::lock_guard lock{mutex_};
       if (!failure_) failure_ = std::current_exception();
-      next_.store(count_, std::memory_order_relaxed);
+      for (share& left : shares_) left.next.store(left.end, std::memory_order_relaxed);
     }
     inside_ = false;
   }
@@ -115,7 +130,7 @@ private:
     } while (std::chrono::steady_clock::now() < end);
     return condition();
   }
-  void work() {
+  void work(std::size_t thread) {
     for (std::uint64_t seen = 0; !stopping_.load();) {
       const auto called = [&] { return gate_.load() / one_call != seen; };
       if (!look_out(called)) {
@@ -125,7 +140,7 @@ private:
         sleeping_.fetch_sub(1);
       }
       if (!enter(seen)) continue;
-      drain();
+      drain(thread);
       const bool last = gate_.fetch_sub(one_worker) % one_call == one_worker;
       if (last && waiting_.load()) notify(done_);
     }
@@ -152,9 +167,9 @@ private:
 
   /// Parts of the gate: whether workers may enter the present call, how many are inside, how many calls there were.
   static constexpr std::uint64_t open = 1, one_worker = 2, one_call = 1 << 20;
-  static constexpr std::size_t line = 64; ///< bytes, so that who looks at one word is not disturbed by another
 
   static inline thread_local bool inside_ = false;
+  std::vector<share> shares_; ///< of the caller and the workers
   std::vector<std::thread> workers_;
   std::mutex turn_;
   std::mutex mutex_;
@@ -163,12 +178,10 @@ private:
   std::exception_ptr failure_;
   std::chrono::microseconds patience_{50};
   const std::function<void(std::size_t)>* task_ = nullptr;
-  std::size_t count_ = 0;
   std::atomic<std::size_t> sleeping_{0};
   std::atomic<bool> waiting_{false}; ///< the caller sleeps until the last worker has left
   std::atomic<bool> stopping_{false};
-  alignas(line) std::atomic<std::uint64_t> gate_{0};
-  alignas(line) std::atomic<std::size_t> next_{0};
+  alignas(64) std::atomic<std::uint64_t> gate_{0};
 };
 
 /// The pool that is used where no executor is given: one thread for each hardware thread, started at first use.

@@ -1,11 +1,11 @@
 #pragma once
 
-#include "../core/aligned_buffer.hpp"
 #include "../core/parallel.hpp"
 #include "../core/weight_view.hpp"
 #include "../math/block_sums.hpp"
 #include "../math/hadamard.hpp"
 #include "../pack/panels.hpp"
+#include "kept_buffer.hpp"
 
 #include <algorithm>
 #include <array>
@@ -84,14 +84,14 @@ inline constexpr std::size_t bf16_cols_at_once = 256;
 
 /// Some tokens as the kernels of one row tile want them: x' = (R x) t.
 struct activations {
-  std::size_t tokens = 0;            ///< in whole tiles, for tiles
-  std::size_t stride = 0;            ///< columns in whole blocks
-  std::size_t steps = 0;             ///< sums of a token: segments, or steps of bytes
-  aligned_buffer<float> values;      ///< [tokens x stride], zeros beyond K; empty if bytes are meant
-  aligned_buffer<std::int8_t> bytes; ///< strip by strip [steps x size x step] x' rounded to multiples of unit
-  aligned_buffer<byte> tiles; ///< [16 tokens x 32 columns] of bf16, zeros beyond M and K; see bf16_tiles_offset_bytes
-  std::vector<float> sum;     ///< strip by strip [steps x size] sum of a step's x', as they are in values or bytes
-  std::vector<float> unit;    ///< the same, max |x'| / 127 of a step; empty for floats
+  std::size_t tokens = 0;         ///< in whole tiles, for tiles
+  std::size_t stride = 0;         ///< columns in whole blocks
+  std::size_t steps = 0;          ///< sums of a token: segments, or steps of bytes
+  kept_buffer<float> values;      ///< [tokens x stride], zeros beyond K; empty if bytes are meant
+  kept_buffer<std::int8_t> bytes; ///< strip by strip [steps x size x step] x' rounded to multiples of unit
+  kept_buffer<byte> tiles; ///< [16 tokens x 32 columns] of bf16, zeros beyond M and K; see bf16_tiles_offset_bytes
+  std::vector<float> sum;  ///< strip by strip [steps x size] sum of a step's x', as they are in values or bytes
+  std::vector<float> unit; ///< the same, max |x'| / 127 of a step; empty for floats
 };
 
 /// x times t.
@@ -233,7 +233,7 @@ private:
     a.tokens = in_tiles() ? (tokens + tile_tokens - 1) / tile_tokens * tile_tokens : tokens;
     a.stride = (f_.cols + block_cols - 1) / block_cols * block_cols;
     if (form_ == activation_form::tiles) {
-      a.tiles = aligned_buffer<byte>{a.tokens * a.stride * 2, aligned_buffer<byte>::uninitialized};
+      a.tiles = kept_buffer<byte>{a.tokens * a.stride * 2};
       return a;
     }
     const bool bytes = form_ != activation_form::floats;
@@ -241,9 +241,9 @@ private:
     a.sum.resize(a.tokens * a.steps);
     a.unit.resize(bytes ? a.tokens * a.steps : 0);
     if (bytes)
-      a.bytes = aligned_buffer<std::int8_t>{a.tokens * a.steps * step_, aligned_buffer<std::int8_t>::uninitialized};
+      a.bytes = kept_buffer<std::int8_t>{a.tokens * a.steps * step_};
     else
-      a.values = aligned_buffer<float>{a.tokens * a.stride, aligned_buffer<float>::uninitialized};
+      a.values = kept_buffer<float>{a.tokens * a.stride};
     return a;
   }
 

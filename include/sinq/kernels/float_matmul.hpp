@@ -10,8 +10,8 @@
 namespace sinq {
 namespace detail {
 
-/// Rows of W times all tokens: the inner loop of products with floats. Some rows meet some tokens in sums that stay in
-/// registers, of which vectors of eight lanes have few.
+/// Few tokens: rows of W meet some tokens in sums along the columns that stay in registers, of which vectors of eight
+/// lanes have few.
 struct float_product_loop {
   /// A block of W, stored as T, and the columns of x and the rows of y that belong to it.
   template <class T>
@@ -21,7 +21,6 @@ struct float_product_loop {
     float* y;
     std::size_t w_bytes, x_stride, y_stride; ///< from row to row
     std::size_t rows, tokens, cols;
-    bool is_first; ///< y is written; otherwise added to
   };
 
   template <std::size_t W, class T>
@@ -65,7 +64,7 @@ private:
       for (std::size_t t = 0; t < Tokens; ++t) std::memcpy(last_x[t], x + t * b.x_stride + whole, rest * sizeof(float));
       add_products<W, Rows, Tokens, T>(last_w[0], W * sizeof(T), last_x[0], W, sum);
     }
-    add_sums<W, Rows>(sum, b.y + m * b.y_stride + i, b.y_stride, b.is_first);
+    store_sums<W, Rows>(sum, b.y + m * b.y_stride + i, b.y_stride);
   }
 
   /// sum[t Rows + r] += w[r] x[t], W columns of each
@@ -83,18 +82,15 @@ private:
     }
   }
 
-  /// y[t][r] += the lanes of sum[t Rows + r], as many vectors as a vector has lanes folded at once.
+  /// y[t][r] = the lanes of sum[t Rows + r] together, as many vectors as a vector has lanes folded at once.
   template <std::size_t W, std::size_t Rows, std::size_t All>
-  SINQ_INLINE static void add_sums(vec<float, W> (&sum)[All], float* y, std::size_t y_stride, bool is_first) {
+  SINQ_INLINE static void store_sums(vec<float, W> (&sum)[All], float* y, std::size_t y_stride) {
     constexpr std::size_t some = std::min(W, std::has_single_bit(All) ? All : Rows);
     for (std::size_t n = 0; n < All; n += some) {
       sums_of_lanes<W, some>(sum + n);
       float found[W];
       store(sum[n], found);
-      for (std::size_t k = 0; k < some; ++k) {
-        float& to = y[(n + k) / Rows * y_stride + (n + k) % Rows];
-        to = is_first ? found[k * (W / some)] : to + found[k * (W / some)];
-      }
+      for (std::size_t k = 0; k < some; ++k) y[(n + k) / Rows * y_stride + (n + k) % Rows] = found[k * (W / some)];
     }
   }
 };
@@ -111,33 +107,99 @@ void multiply_in_place(const weight_view& w, matrix_view<const float> x, matrix_
                                                                   .y_stride = y.stride(),
                                                                   .rows = end - begin,
                                                                   .tokens = x.rows(),
-                                                                  .cols = w.cols(),
-                                                                  .is_first = true});
+                                                                  .cols = w.cols()});
 }
+
+/// Many tokens: some columns of 2 W rows of W are turned around, so that each value of a token meets the rows side by
+/// side, and sums of many tokens stay in registers.
+struct float_tile_loop {
+  static constexpr std::size_t rows_at_once = 32, cols_at_once = 128;
+  using scratch = std::array<float, rows_at_once * cols_at_once>;
+
+  /// Some rows of W in floats, and the columns of x and the rows of y that belong to them.
+  struct block {
+    const scratch* w; ///< [rows_at_once x cols_at_once]
+    const float* x;
+    float* y;
+    std::size_t x_stride, y_stride; ///< from row to row
+    std::size_t rows, tokens, cols;
+    bool is_first; ///< y is written; otherwise added to
+  };
+
+  template <std::size_t W>
+  SINQ_INLINE static void run(const block& b) {
+    std::array<float, 2 * W * cols_at_once> turned;
+    for (std::size_t i = 0; i < b.rows; i += 2 * W) {
+      for (std::size_t half = 0; half < 2; ++half)
+        for (std::size_t j = 0; j < b.cols; j += W) {
+          vec<float, W> square[W];
+          for (std::size_t r = 0; r < W; ++r) load(b.w->data() + (i + half * W + r) * cols_at_once + j, square[r]);
+          transpose<W>(square);
+          for (std::size_t r = 0; r < W; ++r) store(square[r], turned.data() + (j + r) * 2 * W + half * W);
+        }
+      multiply_tokens<W, W == 8 ? 4 : 8>(b, turned.data(), i, 0);
+    }
+  }
+
+private:
+  template <std::size_t W, std::size_t Tokens>
+  SINQ_INLINE static void multiply_tokens(const block& b, const float* w, std::size_t i, std::size_t m) {
+    for (; m + Tokens <= b.tokens; m += Tokens) multiply<W, Tokens>(b, w, i, m);
+    if constexpr (Tokens > 1) multiply_tokens<W, Tokens / 2>(b, w, i, m);
+  }
+
+  template <std::size_t W, std::size_t Tokens>
+  SINQ_INLINE static void multiply(const block& b, const float* w, std::size_t i, std::size_t m) {
+    const float* const x = b.x + m * b.x_stride;
+    vec<float, W> sum[Tokens][2]{}, left, right;
+    for (std::size_t j = 0; j < b.cols; ++j) {
+      load(w + 2 * W * j, left);
+      load(w + 2 * W * j + W, right);
+#pragma GCC unroll 8
+      for (std::size_t t = 0; t < Tokens; ++t) {
+        const float value = x[t * b.x_stride + j];
+        sum[t][0] += left * value;
+        sum[t][1] += right * value;
+      }
+    }
+    float* const y = b.y + m * b.y_stride + i;
+    for (std::size_t t = 0; t < Tokens; ++t)
+      for (std::size_t half = 0; half < 2; ++half)
+        add_rows<W>(sum[t][half], b.rows - std::min(b.rows, i + half * W), y + t * b.y_stride + half * W, b.is_first);
+  }
+
+  /// Adds the lanes of as many rows as there are.
+  template <std::size_t W>
+  SINQ_INLINE static void add_rows(const vec<float, W>& sum, std::size_t rows, float* y, bool is_first) {
+    if (rows >= W) {
+      vec<float, W> before{};
+      if (!is_first) load(y, before);
+      return store(before + sum, y);
+    }
+    for (std::size_t r = 0; r < rows; ++r) y[r] = is_first ? sum[r] : y[r] + sum[r];
+  }
+};
 
 /// The same for any type and many tokens: made into floats in the first cache, some columns at a time.
 template <class = void>
 void multiply_as_floats(const weight_view& w, matrix_view<const float> x, matrix_view<float> y, std::size_t begin,
                         std::size_t end) {
-  constexpr std::size_t cols_at_once = 512;
-  std::array<float, 8 * cols_at_once> scratch;
-  const std::size_t width = std::min(cols_at_once, w.cols()), rows_at_once = scratch.size() / width / 8 * 8;
+  constexpr std::size_t rows_at_once = float_tile_loop::rows_at_once, cols_at_once = float_tile_loop::cols_at_once;
+  float_tile_loop::scratch scratch{};
   for (std::size_t i = begin; i < end; i += rows_at_once) {
     const std::size_t rows = std::min(rows_at_once, end - i);
     for (std::size_t j = 0; j < w.cols(); j += cols_at_once) {
       const std::size_t cols = std::min(cols_at_once, w.cols() - j);
-      for (std::size_t r = 0; r < rows; ++r) w.load(i + r, j, std::span{scratch}.subspan(r * width, cols));
-      run_wide_fused<float_product_loop>(
-          float_product_loop::block<float>{.w = reinterpret_cast<const byte*>(scratch.data()),
-                                           .x = x.data() + j,
-                                           .y = y.data() + i,
-                                           .w_bytes = width * sizeof(float),
-                                           .x_stride = x.stride(),
-                                           .y_stride = y.stride(),
-                                           .rows = rows,
-                                           .tokens = x.rows(),
-                                           .cols = cols,
-                                           .is_first = j == 0});
+      for (std::size_t r = 0; r < rows; ++r) w.load(i + r, j, std::span{scratch}.subspan(r * cols_at_once, cols));
+      run_wide_fused<float_tile_loop>(float_tile_loop::block{.w = &scratch,
+                                                             .x = x.data() + j,
+                                                             .y = y.data() + i,
+                                                             .x_stride = x.stride(),
+                                                             .y_stride = y.stride(),
+                                                             .rows = rows,
+                                                             .tokens = x.rows(),
+                                                             .cols = cols,
+                                                             .is_first = j == 0});
     }
   }
 }
@@ -150,7 +212,8 @@ template <class = void>
   if (result<void> ok = check_shapes(w.rows(), w.cols(), x.rows(), x.cols(), y, options.bias); !ok) return ok;
   if (w.cols() == 0) return make_error(errc::empty_matrix, "matmul: the weight has no columns");
   if (y.empty()) return {};
-  constexpr std::size_t rows_at_once = 8, few_tokens = 4, products_at_once = std::size_t{1} << 20;
+  constexpr std::size_t rows_at_once = float_tile_loop::rows_at_once, few_tokens = 4;
+  constexpr std::size_t products_at_once = std::size_t{1} << 20;
   executor& threads = options.threads != nullptr ? *options.threads : default_executor();
   const bool in_place = x.rows() <= few_tokens;
   const auto multiply = [&](std::size_t begin, std::size_t end) -> result<void> {
@@ -184,8 +247,8 @@ extern template result<void> run_float_matmul<void>(const weight_view&, matrix_v
 /// @param x  [M x K], borrowed; values that are not finite make their own token's outputs NaN
 /// @param y  [M x N], written
 /// @errors   errc::invalid_argument (shapes), errc::empty_matrix (no columns), those of check_isa
-/// Numerics: f32 sums in the lanes of a vector, from five tokens on over blocks of 512 columns, |error| <= (K / 16 +
-/// 20) 2^-24 sum |terms| with 16 lanes. The same for any number of threads.
+/// Numerics: f32 sums; of up to four tokens in the lanes of a vector, of more over blocks of 128 columns:
+/// |error| <= (K / 16 + 148) 2^-24 sum |terms| with 16 lanes. The same for any number of threads.
 [[nodiscard]] inline result<void> matmul(const weight_view& w, matrix_view<const float> x, matrix_view<float> y,
                                          const matmul_options& options = {}) {
   return detail::run_float_matmul<>(w, x, y, options);

@@ -33,8 +33,25 @@ struct byte_codebook {
 /// One call of matmul.
 class panel_matmul {
 public:
-  panel_matmul(const panel_matrix& w, const weight_view& x, matrix_view<float> y, const matmul_options& o)
-      : panel_matmul{w, x, y, o, kernel_of(w.format, x.rows(), o)} {}
+  /// Chooses a kernel and multiplies. Where there are very many tokens, each thread has its own.
+  [[nodiscard]] static result<void> run(const panel_matrix& w, const weight_view& x, matrix_view<float> y,
+                                        const matmul_options& o) {
+    constexpr std::size_t very_many = 128; // for one thread
+    const kernel k = kernel_of(w.format, x.rows(), o);
+    executor& threads = o.threads != nullptr ? *o.threads : default_executor();
+    const std::size_t parts = threads.concurrency();
+    if (parts == 1 || x.rows() < parts * very_many) return panel_matmul{w, x, y, o, k}();
+    serial_executor here;
+    matmul_options alone = o;
+    alone.threads = &here;
+    const std::size_t share = (x.rows() + parts - 1) / parts;
+    return parallel_for(threads, x.rows(), (share + tile_tokens - 1) / tile_tokens * tile_tokens,
+                        [&](std::size_t begin, std::size_t end) {
+                          const weight_view tokens{x.bytes(begin, 0), x.type(), end - begin, x.cols(), x.row_bytes()};
+                          return panel_matmul{w, tokens, y.block(begin, 0, end - begin, y.cols()), alone, k}();
+                        });
+  }
+
   panel_matmul(const panel_matrix& w, const weight_view& x, matrix_view<float> y, const matmul_options& o,
                const kernel& k)
       : w_{w}, f_{w.format}, x_{x}, y_{y}, o_{o}, kernel_{k}, shape_{f_} {
@@ -125,7 +142,7 @@ private:
     const bool half_scale = halves && f_.scale_bits == 0, half_zero = halves && f_.has_zero && f_.zero_bits == 0;
     std::vector<float> scale(half_scale ? 0 : kernel_.panels * lanes);
     std::vector<float> zero(half_zero ? 0 : kernel_.panels * lanes);
-    aligned_buffer<float> out{kernel_.panels * p.tokens * panel_rows, aligned_buffer<float>::uninitialized};
+    kept_buffer<float> out{kernel_.panels * p.tokens * panel_rows};
     p.scale = scale.data();
     p.zero = zero.data();
     p.y = out.data();
@@ -186,7 +203,7 @@ template <class = void>
   if (result<void> ok = check_isa(); !ok) return ok;
   const matrix_format& f = w.format;
   if (result<void> ok = check_shapes(f.rows, f.cols, x.rows(), x.cols(), y, options.bias); !ok) return ok;
-  return panel_matmul{w, x, y, options}();
+  return panel_matmul::run(w, x, y, options);
 }
 
 #ifdef SINQ_SEPARATE_COMPILATION
