@@ -5,7 +5,7 @@
 
 #include <engine/calibration.hpp>
 
-#include <sinq/io/safetensors_writer.hpp>
+#include <sinq/io/moments.hpp>
 
 #include <fmt/format.h>
 
@@ -61,17 +61,6 @@ sinq::result<std::vector<std::vector<int>>> make_windows(const calibrate_flags& 
   return engine::own_texts(model, first, length, f.seed, progress.callback());
 }
 
-sinq::result<void> write(sinq::io::safetensors_writer& to, const std::string& name, const sinq::input_moments& m) {
-  const auto add = [&](const char* part, std::span<const float> values, std::span<const std::size_t> shape) {
-    return to.add(name + part, sinq::dtype::f32, shape, std::as_bytes(values));
-  };
-  const std::array cols{m.second_moment.size(), m.second_moment.size()};
-  if (auto ok = add(".second_moment", m.second_moment, std::span{cols}.first(1)); !ok) return ok;
-  if (auto ok = add(".mean_abs", m.mean_abs, std::span{cols}.first(1)); !ok) return ok;
-  if (m.hessian.size() == 0) return {};
-  return add(".hessian", {m.hessian.data(), static_cast<std::size_t>(m.hessian.size())}, cols);
-}
-
 sinq::result<void> calibrate(const calibrate_flags& f) {
   if ((f.text.empty() ? 0 : 1) + (f.self ? 1 : 0) + (f.random ? 1 : 0) != 1)
     return sinq::make_error(sinq::errc::invalid_argument, "expected one of --text FILE, --self and --random");
@@ -92,7 +81,7 @@ sinq::result<void> calibrate(const calibrate_flags& f) {
   std::size_t layers = 0;
   const auto sink = [&](const std::string& name, const sinq::input_moments& m) {
     ++layers;
-    return write(*writer, name, m);
+    return sinq::io::write_moments(*writer, name, m);
   };
   progress.begin("layers", 0, 1);
   if (auto ok = engine::calibrate(*model, *windows, f.full, sink, progress.callback()); !ok) return ok;

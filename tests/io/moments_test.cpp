@@ -69,6 +69,29 @@ TEST_CASE("moments are found under the layer's name, in any floating type") {
   }
 }
 
+TEST_CASE("moments that are written are found again, and no part that is not there") {
+  const scratch dir;
+  sinq::input_moments::row_major sample(3, 2);
+  sample << 1, -2, 0.5f, 4, -1.5f, 0.25f;
+  const auto all = sinq::input_moments::of(sample);
+  sinq::input_moments some;
+  some.mean_abs = {3, 1, 2};
+  auto to = value_of(sinq::io::safetensors_writer::create(dir / "m.safetensors"));
+  require_ok(sinq::io::write_moments(to, "a.b", all));
+  require_ok(sinq::io::write_moments(to, "c", some));
+  CHECK_FALSE(sinq::io::write_moments(to, "c", some));
+  require_ok(to.commit());
+  const auto file = value_of(sinq::io::moments_file::open(dir / "m.safetensors"));
+  const auto found = value_of(file.find("a.b.weight"));
+  CHECK(found.second_moment == all.second_moment);
+  CHECK(found.mean_abs == all.mean_abs);
+  CHECK(found.hessian == all.hessian);
+  CHECK(found.inputs == all.inputs);
+  const auto few = value_of(file.find("c.weight"));
+  CHECK(few.mean_abs == some.mean_abs);
+  CHECK((few.second_moment.empty() && few.hessian.size() == 0 && few.inputs.size() == 0));
+}
+
 TEST_CASE("moments that make no sense are refused, naming file and tensor") {
   using sinq::errc;
   refused({{"a.mean_abs", {2, 1}, {1, 2}}}, errc::malformed, "tensor 'a.mean_abs': has shape [2, 1]");

@@ -2,8 +2,10 @@
 
 #include "../core/convert.hpp"
 #include "../math/input_moments.hpp"
-#include "safetensors.hpp"
+#include "safetensors_writer.hpp"
 
+#include <array>
+#include <span>
 #include <string>
 #include <string_view>
 #include <utility>
@@ -97,5 +99,28 @@ private:
 
   safetensors_file file_;
 };
+
+/// Writes what is known of a layer's inputs as moments_file finds it for NAME.weight, in f32: the parts that are there.
+/// @param name  NAME. @pre m.check(K) for a K
+/// @errors      those of safetensors_writer::add
+[[nodiscard]] inline result<void> write_moments(safetensors_writer& to, const std::string& name,
+                                                const input_moments& m) {
+  const auto add = [&](const char* part, const float* values, std::span<const std::size_t> shape) -> result<void> {
+    const std::size_t count = shape.front() * (shape.size() == 1 ? 1 : shape.back());
+    if (count == 0) return {};
+    return to.add(name + part, dtype::f32, shape, std::as_bytes(std::span{values, count}));
+  };
+  const auto add_vector = [&](const char* part, const std::vector<float>& values) {
+    return add(part, values.data(), std::array{values.size()});
+  };
+  const auto add_matrix = [&](const char* part, const input_moments::row_major& values) {
+    return add(part, values.data(),
+               std::array{static_cast<std::size_t>(values.rows()), static_cast<std::size_t>(values.cols())});
+  };
+  if (auto ok = add_vector(".second_moment", m.second_moment); !ok) return ok;
+  if (auto ok = add_vector(".mean_abs", m.mean_abs); !ok) return ok;
+  if (auto ok = add_matrix(".hessian", m.hessian); !ok) return ok;
+  return add_matrix(".inputs", m.inputs);
+}
 
 } // namespace sinq::io
