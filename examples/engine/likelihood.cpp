@@ -45,19 +45,23 @@ divergence diverge(std::span<const float> p, std::span<const float> q) {
 
 } // namespace
 
-sinq::result<void> log_probabilities(const model& m, std::span<const int> window, sinq::matrix_view<float> to) {
-  SINQ_ASSERT(window.size() >= 2 && to.rows() == window.size() - 1);
-  kv_cache cache{m.config(), window.size(), sinq::dtype::f32};
-  if (auto ok = m.forward(window.first(window.size() - 1), cache, to); !ok) return ok;
-  return sinq::parallel_for(*m.with().threads, to.rows(), rows_at_once,
+sinq::result<void> log_softmax(sinq::matrix_view<float> x, sinq::executor& threads) {
+  return sinq::parallel_for(threads, x.rows(), rows_at_once,
                             [&](std::size_t begin, std::size_t end) -> sinq::result<void> {
                               for (std::size_t i = begin; i < end; ++i) {
-                                auto row = as_array(to.row(i));
+                                auto row = as_array(x.row(i));
                                 row -= row.maxCoeff();
                                 row -= static_cast<float>(std::log(row.exp().cast<double>().sum()));
                               }
                               return {};
                             });
+}
+
+sinq::result<void> log_probabilities(const model& m, std::span<const int> window, sinq::matrix_view<float> to) {
+  SINQ_ASSERT(window.size() >= 2 && to.rows() == window.size() - 1);
+  kv_cache cache{m.config(), window.size(), sinq::dtype::f32};
+  if (auto ok = m.forward(window.first(window.size() - 1), cache, to); !ok) return ok;
+  return log_softmax(to, *m.with().threads);
 }
 
 std::vector<double> negative_log_likelihood(sinq::matrix_view<const float> log_probability,

@@ -4,8 +4,11 @@
 
 namespace engine {
 
+/// x - log sum e^x of each row, in place; in f32, the sum in f64.
+[[nodiscard]] sinq::result<void> log_softmax(sinq::matrix_view<float> x, sinq::executor& threads);
+
 /// Log-probabilities of what follows each token of a window but the last, which has nothing to be compared with.
-/// @param to  [window.size() - 1 x vocabulary]; log softmax in f32, its sum in f64
+/// @param to  [window.size() - 1 x vocabulary]
 /// @errors    those of model::forward
 [[nodiscard]] sinq::result<void> log_probabilities(const model& m, std::span<const int> window,
                                                    sinq::matrix_view<float> to);

@@ -42,6 +42,9 @@ public:
   [[nodiscard]] std::string_view bytes_of(int token) const;
   [[nodiscard]] bool is_special(int token) const;
 
+  /// The tokens that the post-processor puts before a text.
+  [[nodiscard]] std::span<const int> prefix() const { return prefix_; }
+
   /// The number of a token, as the file spells it.
   [[nodiscard]] std::optional<int> find(std::string_view token) const;
 

@@ -22,6 +22,7 @@ struct command {
 [[nodiscard]] command add_verify(CLI::App& app);
 [[nodiscard]] command add_run(CLI::App& app);
 [[nodiscard]] command add_perplexity(CLI::App& app);
+[[nodiscard]] command add_score(CLI::App& app);
 [[nodiscard]] command add_compare_models(CLI::App& app);
 [[nodiscard]] command add_calibrate(CLI::App& app);
 

@@ -63,11 +63,12 @@ int run(int argc, char** argv) {
   app.failure_message([](const CLI::App*, const CLI::Error& failure) {
     return fmt::format("sinq: error: {} (see --help)\n", sinq_cli::one_line(failure.what()));
   });
-  const std::array commands{
-      sinq_cli::add_quantize(app), sinq_cli::add_dequantize(app), sinq_cli::add_dump(app),
-      sinq_cli::add_inspect(app),  sinq_cli::add_compare(app),    sinq_cli::add_verify(app),
-      sinq_cli::add_run(app),      sinq_cli::add_perplexity(app), sinq_cli::add_compare_models(app),
-      sinq_cli::add_calibrate(app)};
+  const std::array commands{sinq_cli::add_quantize(app), sinq_cli::add_dequantize(app),
+                            sinq_cli::add_dump(app),     sinq_cli::add_inspect(app),
+                            sinq_cli::add_compare(app),  sinq_cli::add_verify(app),
+                            sinq_cli::add_run(app),      sinq_cli::add_perplexity(app),
+                            sinq_cli::add_score(app),    sinq_cli::add_compare_models(app),
+                            sinq_cli::add_calibrate(app)};
   try {
     app.parse(argc, argv);
   } catch (const CLI::ParseError& failure) {

@@ -1,9 +1,6 @@
 /// sinq run, perplexity and compare-models on tiny models of tests/golden/engine.
 
-#include "engine/golden_models.hpp"
-#include "tool/tool.hpp"
-
-#include <nlohmann/json.hpp>
+#include "tool/language_model.hpp"
 
 #include <cmath>
 
@@ -11,36 +8,6 @@ using namespace sinq_test;
 using nlohmann::json;
 
 namespace {
-
-/// The character of each of the 96 tokens: a byte-level tokenizer without merges.
-std::string character_of(int token) {
-  if (token < 94) return {static_cast<char>('!' + token)};
-  return token == 94 ? " " : "\n";
-}
-
-json tokenizer_document() {
-  json vocabulary = json::object();
-  for (int token = 0; token < 94; ++token) vocabulary[character_of(token)] = token;
-  vocabulary["\u0120"] = 94; // how byte-level BPE spells a space and a line's end
-  vocabulary["\u010a"] = 95;
-  const json bytes{{"type", "ByteLevel"}, {"add_prefix_space", false}, {"trim_offsets", true}, {"use_regex", true}};
-  return {{"version", "1.0"},
-          {"added_tokens", json::array()},
-          {"normalizer", nullptr},
-          {"pre_tokenizer", bytes},
-          {"post_processor", nullptr},
-          {"decoder", bytes},
-          {"model", {{"type", "BPE"}, {"vocab", vocabulary}, {"merges", json::array()}}}};
-}
-
-/// A golden model with that tokenizer.
-fs::path make_language_model(const fs::path& to, const std::string& name) {
-  fs::create_directories(to);
-  for (const char* const file : {"config.json", "model.safetensors"})
-    fs::copy_file(golden_model(name) / file, to / file);
-  write_file(to / "tokenizer.json", tokenizer_document().dump());
-  return to;
-}
 
 /// exp of the mean of -log p of what follows each token of a sequence, in double.
 double perplexity_of(const expectation& e) {
@@ -53,25 +20,6 @@ double perplexity_of(const expectation& e) {
       sum += std::log(all) - double{row[static_cast<std::size_t>(e.tokens[s][i + 1])]};
     }
   return std::exp(sum / static_cast<double>(e.sequences * (e.length - 1)));
-}
-
-std::string spelled(const std::vector<int>& tokens) {
-  std::string text;
-  for (const int token : tokens) text += character_of(token);
-  return text;
-}
-/// The text of all sequences.
-std::string spelled(const expectation& e) {
-  std::string text;
-  for (const std::vector<int>& tokens : e.tokens) text += spelled(tokens);
-  return text;
-}
-
-/// The number behind a word of the output.
-double number_after(const std::string& out, const std::string& word) {
-  const std::size_t at = out.find(word);
-  REQUIRE(at != std::string::npos);
-  return std::stod(out.substr(at + word.size()));
 }
 
 } // namespace
