@@ -53,54 +53,145 @@ private:
   sinq::executor& threads_;
 };
 
-/// The linear layers that share an input, by their names inside a decoder layer.
+/// The linear layers that share an input.
 struct sharing {
+  struct member {
+    const char* name; ///< inside a decoder layer
+    linear layer_weights::*weights;
+  };
   layer_input input;
-  std::vector<const char*> names;
+  std::vector<member> layers;
 };
 const std::array<sharing, 4> shared_inputs{
-    {{layer_input::attention, {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"}},
-     {layer_input::output, {"self_attn.o_proj"}},
-     {layer_input::feed_forward, {"mlp.gate_proj", "mlp.up_proj"}},
-     {layer_input::down, {"mlp.down_proj"}}}};
+    {{layer_input::attention,
+      {{"self_attn.q_proj", &layer_weights::q},
+       {"self_attn.k_proj", &layer_weights::k},
+       {"self_attn.v_proj", &layer_weights::v}}},
+     {layer_input::output, {{"self_attn.o_proj", &layer_weights::o}}},
+     {layer_input::feed_forward, {{"mlp.gate_proj", &layer_weights::gate}, {"mlp.up_proj", &layer_weights::up}}},
+     {layer_input::down, {{"mlp.down_proj", &layer_weights::down}}}}};
+
+/// What layers share at a stop of a walk, from 0.
+const sharing& shared_at(std::size_t stop) {
+  return shared_inputs[stop % shared_inputs.size()];
+}
+
+/// The names of the layers of a stop.
+std::vector<std::string> names_at(std::size_t stop) {
+  std::vector<std::string> names;
+  for (const sharing::member& layer : shared_at(stop).layers)
+    names.push_back("model.layers." + std::to_string(stop / shared_inputs.size()) + "." + layer.name);
+  return names;
+}
 
 std::size_t cols_of(const model_config& c, layer_input input) {
   if (input == layer_input::output) return c.heads * c.head_dim;
   return input == layer_input::down ? c.intermediate : c.hidden;
 }
 
+model_config of_one_layer(model_config c) {
+  c.layers = 1;
+  return c;
+}
+
+result<void> goes_on(const sinq::progress_callback& progress, std::size_t done, std::size_t of) {
+  if (!progress || progress(static_cast<double>(done) / static_cast<double>(of))) return {};
+  return sinq::make_error(sinq::errc::cancelled, "cancelled by the progress callback");
+}
+
 } // namespace
+
+std::vector<std::string> linear_layers(const model_config& config) {
+  std::vector<std::string> names;
+  for (std::size_t stop = 0; stop < config.layers * shared_inputs.size(); ++stop)
+    for (std::string& name : names_at(stop)) names.push_back(std::move(name));
+  return names;
+}
+
+calibration_walk::calibration_walk(const model& m, std::size_t length)
+    : m_{m}, run_{m.config(), m.with(), 1, 0, length}, cache_{of_one_layer(m.config()), length, sinq::dtype::f32},
+      scratch_{length, m.config().hidden} {}
+
+result<calibration_walk> calibration_walk::begin(const model& m, std::span<const std::vector<int>> windows) {
+  const std::size_t length = windows.front().size();
+  calibration_walk walk{m, length};
+  for (const std::vector<int>& window : windows) {
+    if (auto ok = m.check(window); !ok) return std::move(ok).error();
+    m.embed(window, walk.states_.emplace_back(length, m.config().hidden));
+  }
+  return walk;
+}
+
+bool calibration_walk::next() {
+  const std::size_t each = shared_inputs.size();
+  if (stops_ == each * m_.config().layers) return false;
+  if (stops_ % each == 0) {
+    before_ = std::move(here_);
+    here_ = m_.weights().layers[stops_ / each];
+  }
+  ++stops_;
+  return true;
+}
+
+std::vector<std::string> calibration_walk::layers() const {
+  return names_at(stops_ - 1);
+}
+
+result<sinq::input_moments> calibration_walk::measure(bool full, const sinq::progress_callback& progress) {
+  const layer_input input = shared_at(stops_ - 1).input;
+  input_sums sums{cols_of(m_.config(), input), full, *m_.with().threads};
+  result<void> added;
+  const auto add = [&](layer_input of, matrix_view<const float> x) {
+    if (of == input) added = sums.add(x);
+  };
+  for (std::size_t w = 0; w < states_.size(); ++w) {
+    if (auto ok = run_up_to(input, states_[w], add); !ok) return std::move(ok).error();
+    if (!added) return std::move(added).error();
+    if (auto on = goes_on(progress, w + 1, states_.size()); !on) return std::move(on).error();
+  }
+  return sums.means();
+}
+
+/// Brings x to where these layers are used, and shows their inputs. The halves of a layer run twice: on a copy as far
+/// as their last linear layer, and on x once that is replaced.
+result<void> calibration_walk::run_up_to(layer_input input, matrix_view<float> x, const input_observer& observe) {
+  const matrix_view<float> copy = scratch_;
+  const std::span<kv_cache> cache{&cache_, 1};
+  const auto show_normalized = [&](const std::vector<float>& gain) {
+    normalize_rows(x, gain, m_.config().norm_eps, copy);
+    observe(input, copy);
+    return result<void>{};
+  };
+  switch (input) {
+  case layer_input::attention:
+    if (stops_ > shared_inputs.size())
+      if (auto ok = run_.feed_forward(before_, x); !ok) return ok;
+    return show_normalized(here_.attention_norm);
+  case layer_input::output: copy.eigen() = x.eigen(); return run_.attend(here_, 0, cache, copy, observe);
+  case layer_input::feed_forward:
+    if (auto ok = run_.attend(here_, 0, cache, x); !ok) return ok;
+    return show_normalized(here_.mlp_norm);
+  case layer_input::down: copy.eigen() = x.eigen(); return run_.feed_forward(here_, copy, observe);
+  }
+  return {};
+}
+
+void calibration_walk::replace(std::size_t layer, sinq::panel_matrix weight) {
+  linear& at = here_.*shared_at(stops_ - 1).layers[layer].weights;
+  at = at.with(std::move(weight));
+}
 
 result<void> calibrate(const model& m, std::span<const std::vector<int>> windows, bool full, const moments_sink& sink,
                        const sinq::progress_callback& progress) {
-  const model_config& c = m.config();
-  const std::size_t length = windows.front().size();
-  std::vector<float_buffer> states;
-  for (const std::vector<int>& window : windows) {
-    if (auto ok = m.check(window); !ok) return ok;
-    m.embed(window, states.emplace_back(length, c.hidden));
-  }
-  model_config of_one_layer = c;
-  of_one_layer.layers = 1;
-  kv_cache cache{of_one_layer, length, sinq::dtype::f32};
-  decoder layer{c, m.with(), 1, 0, length};
-  for (std::size_t n = 0; n < c.layers; ++n) {
-    std::vector<input_sums> sums;
-    for (const sharing& shared : shared_inputs) sums.emplace_back(cols_of(c, shared.input), full, *m.with().threads);
-    result<void> added;
-    const auto add = [&](layer_input input, matrix_view<const float> x) {
-      if (added) added = sums[static_cast<std::size_t>(input)].add(x);
-    };
-    for (float_buffer& x : states)
-      if (auto ok = layer(m.weights().layers[n], 0, {&cache, 1}, x, add); !ok) return ok;
-    if (!added) return added;
-    for (const sharing& shared : shared_inputs) {
-      const sinq::input_moments means = sums[static_cast<std::size_t>(shared.input)].means();
-      for (const char* const name : shared.names)
-        if (auto ok = sink("model.layers." + std::to_string(n) + "." + name, means); !ok) return ok;
-    }
-    if (progress && !progress(static_cast<double>(n + 1) / static_cast<double>(c.layers)))
-      return sinq::make_error(sinq::errc::cancelled, "cancelled by the progress callback");
+  auto walk = calibration_walk::begin(m, windows);
+  if (!walk) return std::move(walk).error();
+  const std::size_t stops = m.config().layers * shared_inputs.size();
+  for (std::size_t done = 1; walk->next(); ++done) {
+    const auto moments = walk->measure(full);
+    if (!moments) return moments.error();
+    for (const std::string& name : walk->layers())
+      if (auto ok = sink(name, *moments); !ok) return ok;
+    if (auto on = goes_on(progress, done, stops); !on) return on;
   }
   return {};
 }
@@ -123,8 +214,7 @@ result<std::vector<std::vector<int>>> own_texts(const model& m, std::span<const 
     if (auto ok = m.step(next, caches, logits); !ok) return std::move(ok).error();
     m.with().threads->run(count, [&](std::size_t s) { next[s] = samplers[s](logits.row(s)); });
     for (std::size_t s = 0; s < count; ++s) texts[s].push_back(next[s]);
-    if (progress && !progress(static_cast<double>(n + 1) / static_cast<double>(length)))
-      return sinq::make_error(sinq::errc::cancelled, "cancelled by the progress callback");
+    if (auto on = goes_on(progress, n + 1, length); !on) return std::move(on).error();
   }
   return texts;
 }

@@ -44,12 +44,13 @@ public:
   [[nodiscard]] sinq::result<void> operator()(const layer_weights& w, std::size_t layer, std::span<kv_cache> caches,
                                               sinq::matrix_view<float> x, const input_observer& observe = {});
 
-private:
+  /// The layer's halves.
   [[nodiscard]] sinq::result<void> attend(const layer_weights& w, std::size_t layer, std::span<kv_cache> caches,
-                                          sinq::matrix_view<float> x, const input_observer& observe);
+                                          sinq::matrix_view<float> x, const input_observer& observe = {});
   [[nodiscard]] sinq::result<void> feed_forward(const layer_weights& w, sinq::matrix_view<float> x,
-                                                const input_observer& observe);
+                                                const input_observer& observe = {});
 
+private:
   const model_config& c_;
   const compute& with_;
   std::size_t tokens_;

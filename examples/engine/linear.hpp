@@ -31,6 +31,9 @@ public:
   linear(std::variant<float_matrix, sinq::panel_matrix> weight, std::vector<float> bias)
       : weight_{std::move(weight)}, bias_{std::move(bias)} {}
 
+  /// The same layer with other weights. @pre of the same shape
+  [[nodiscard]] linear with(sinq::panel_matrix weight) const { return {std::move(weight), bias_}; }
+
   [[nodiscard]] std::size_t rows() const;
   [[nodiscard]] std::size_t cols() const;
   /// Of the weight as it is stored.

@@ -1,15 +1,13 @@
+#include "calibration_texts.hpp"
 #include "command.hpp"
 #include "engine_flags.hpp"
 #include "progress.hpp"
-#include "signals.hpp"
 
 #include <engine/calibration.hpp>
 
 #include <sinq/io/moments.hpp>
 
 #include <fmt/format.h>
-
-#include <random>
 
 namespace sinq_cli {
 
@@ -23,42 +21,15 @@ struct calibrate_flags {
   std::uint64_t seed = 1;
 };
 
-/// Tokens that a text may have: those that are not special, of the first `share` of the vocabulary, whose tokens are in
-/// the order of how common they are.
-std::vector<int> ordinary_tokens(const engine::tokenizer& tokenizer, std::size_t vocabulary, double share) {
-  const auto end = static_cast<std::size_t>(share * static_cast<double>(std::min(vocabulary, tokenizer.size())));
-  std::vector<int> tokens;
-  for (std::size_t token = 0; token < end; ++token)
-    if (!tokenizer.is_special(static_cast<int>(token)) && !tokenizer.bytes_of(static_cast<int>(token)).empty())
-      tokens.push_back(static_cast<int>(token));
-  return tokens;
-}
-
-/// Texts of random tokens.
-std::vector<std::vector<int>> random_texts(std::span<const int> tokens, std::size_t count, std::size_t length,
-                                           std::uint64_t seed) {
-  std::mt19937_64 random{seed};
-  std::vector<std::vector<int>> texts(count, std::vector<int>(length));
-  for (std::vector<int>& text : texts)
-    for (int& token : text) token = tokens[random() % tokens.size()];
-  return texts;
-}
-
 /// What the model is calibrated on, [windows][tokens].
 sinq::result<std::vector<std::vector<int>>> make_windows(const calibrate_flags& f, const engine::tokenizer& tokenizer,
                                                          const engine::model& model, progress_bar& progress) {
-  constexpr double common = 0.4;
-  constexpr std::size_t own_length = 256;
-  const std::size_t length = f.self ? own_length : f.window, count = (f.tokens + length - 1) / length;
-  if (!f.text.empty()) return windows_of(f.text, tokenizer, length, count);
-  const std::vector<int> tokens = ordinary_tokens(tokenizer, model.config().vocabulary, f.self ? common : 1);
-  if (tokens.empty())
-    return sinq::make_error(sinq::errc::invalid_argument, f.model, ": the tokenizer has no ordinary tokens");
-  if (f.random) return random_texts(tokens, count, length, f.seed);
-  std::vector<int> first;
-  for (const std::vector<int>& text : random_texts(tokens, count, 1, f.seed)) first.push_back(text.front());
-  progress.begin("texts of its own", 0, 1);
-  return engine::own_texts(model, first, length, f.seed, progress.callback());
+  if (!f.text.empty()) return windows_of(f.text, tokenizer, f.window, (f.tokens + f.window - 1) / f.window);
+  progress.begin("texts", 0, f.self ? 1 : 0);
+  auto texts = f.random ? random_texts(model, tokenizer, f.tokens, f.window, f.seed)
+                        : own_texts(model, tokenizer, f.tokens, f.seed, progress.callback());
+  if (!texts) return std::move(texts).error().in(f.model);
+  return texts;
 }
 
 sinq::result<void> calibrate(const calibrate_flags& f) {

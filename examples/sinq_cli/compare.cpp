@@ -234,6 +234,8 @@ result<void> run(const compare_flags& f) {
   if (auto differs = check_report(*input, f.report); !differs) return differs;
   auto report = json_report::create(f.report);
   if (!report) return std::move(report).error();
+  if (f.quantizer.refine == refine_self)
+    return make_error(errc::invalid_argument, "--refine self is of sinq quantize: it takes a whole model");
   const auto known = calibration::open(moments_path(f.quantizer));
   if (!known) return known.error();
   sinq::thread_pool threads{f.quantizer.threads};

@@ -1,10 +1,8 @@
 #include "command.hpp"
 #include "model_files.hpp"
-#include "quantize_job.hpp"
+#include "quantize_tensor.hpp"
 #include "report.hpp"
 #include "signals.hpp"
-
-#include <sinq/pack/quantize_packed.hpp>
 
 #include <algorithm>
 #include <memory>
@@ -32,10 +30,8 @@ result<void> check_names(const io::model_reader& input) {
 result<void> check_widths(const quantize_job& work) {
   for (std::size_t i = 0; i < work.plan.size(); ++i) {
     if (!work.plan[i].quantized()) continue;
-    sinq::quantize_options options = work.options;
-    options.bits = work.plan[i].bits;
     const std::string& name = work.input.tensors()[i].info.name;
-    if (auto possible = check_options(options); !possible)
+    if (auto possible = check_options(work.options_of(i)); !possible)
       return of_tensor(std::move(possible).error(), file_of(work.input, name), name);
   }
   return {};
@@ -55,7 +51,10 @@ result<quantize_job> prepare(const quantize_flags& f) {
   if (auto named = check_names(*input); !named) return std::move(named).error();
   auto inputs = calibration::open(moments_path(f.quantizer));
   if (!inputs) return std::move(inputs).error();
+  auto self = self_refinement::prepare(f, *input);
+  if (!self) return std::move(self).error();
   quantize_job work{f, to_options(f.quantizer), *std::move(input), *std::move(inputs), {}, {}, {}};
+  work.self = *std::move(self);
   work.options.method = sinq::parse_method(f.method).value(); // one of method_names()
   work.options.compat = f.compat == "none" ? sinq::compat::none : sinq::compat::official;
   work.options.quant_aux = f.compat == "official-aux";
@@ -80,74 +79,38 @@ result<void> prepare_official(quantize_job& work) {
   for (std::size_t i = 0; i < work.plan.size(); ++i) {
     const io::tensor_info& info = work.input.tensors()[i].info;
     if (!work.plan[i].quantized()) continue;
-    sinq::quantize_options options = work.options;
-    options.bits = work.plan[i].bits;
-    auto possible = io::check_official(info.name, sinq::planned_format(options, info.shape[0], info.shape[1]));
+    auto possible =
+        io::check_official(info.name, sinq::planned_format(work.options_of(i), info.shape[0], info.shape[1]));
     if (!possible) return of_tensor(std::move(possible).error(), file_of(work.input, info.name), info.name);
   }
   return {};
 }
 
-/// Writes one quantized tensor in the format and layout that are asked for.
-result<void> write_one(quantize_job& work, const io::tensor_info& info, const sinq::packed_matrix& packed,
-                       io::model_writer& to) {
-  if (work.official) return work.official->add(to, info.name, packed, info.type);
-  if (work.layout() == io::code_layout::canonical) return io::write_packed(to, info.name, packed, info.type);
-  const auto panels = sinq::to_panels(packed, {.threads = work.options.run.threads, .progress = {}});
-  if (!panels) return panels.error();
-  return io::write_panels(to, info.name, *panels, info.type);
-}
-
-/// Quantizes, measures and writes one tensor.
-result<void> quantize_one(quantize_job& work, const io::model_tensor& tensor, int bits, io::model_writer& to,
-                          progress_bar& progress) {
-  const io::tensor_info& info = tensor.info;
-  const sinq::shared_bytes data = work.input.data(tensor);
-  const sinq::weight_view w{data.data(), info.type, info.shape[0], info.shape[1]};
-  progress.begin(info.name, data.size(), static_cast<double>(data.size()));
-  sinq::quantize_options options = work.options;
-  options.bits = bits;
-  options.run.progress = progress.callback();
-  const bool needs_inputs = sinq::info(options.method).needs_inputs || options.refine == sinq::refine_mode::inputs;
-  const auto inputs = work.inputs.find(info.name, needs_inputs);
-  if (!inputs) return inputs.error();
-  if (*inputs) options.inputs = &**inputs;
-  const stopwatch clock;
-  const auto packed = sinq::quantize_packed(w, options);
-  if (!packed) return packed.error();
-  const double seconds = clock.seconds();
-  const auto error = sinq::measure_error(w, *packed, sinq::column_normalizing_weights(w), nullptr,
-                                         {.threads = options.run.threads, .progress = {}});
-  if (!error) return error.error();
-  if (!error->finite)
-    return make_error(errc::not_representable, "the quantized weights stand for values beyond the range of F32");
-  work.quantized.push_back({info.name, info.type, packed->format, work.layout(), packed->method, *error, seconds});
-  if (auto written = write_one(work, info, *packed, to); !written) return written;
-  work.input.release(tensor);
-  return check_goes_on();
-}
-
-/// Writes one tensor as it is.
-result<void> copy_one(quantize_job& work, const io::model_tensor& tensor, io::model_writer& to,
-                      progress_bar& progress) {
-  const std::size_t width = size_bytes(tensor.info.type);
-  if (work.official) work.official->note(tensor.info);
-  return copy_tensor(work.input, tensor, to, work.official ? width : io::default_alignment_bytes, progress);
-}
-
+/// Writes all tensors: those whose inputs are measured after the others.
 result<void> write_tensors(quantize_job& work, io::model_writer& to) {
   const auto tensors = work.input.tensors();
-  double total = 0;
+  double total = work.self ? measuring_work(work) : 0;
   for (std::size_t i = 0; i < tensors.size(); ++i)
     total += static_cast<double>(tensors[i].info.size_bytes()) * (work.plan[i].quantized() ? 1 : copy_work);
   progress_bar progress{total, work.asked.quiet};
   for (std::size_t i = 0; i < tensors.size(); ++i) {
     if (auto on = check_goes_on(); !on) return on;
-    auto done = work.plan[i].quantized() ? quantize_one(work, tensors[i], work.plan[i].bits, to, progress)
-                                         : copy_one(work, tensors[i], to, progress);
-    if (!done)
-      return of_tensor(std::move(done).error(), file_of(work.input, tensors[i].info.name), tensors[i].info.name);
+    if (!work.plan[i].quantized()) {
+      if (auto done = keep_tensor(work, i, to, progress); !done) return done;
+    } else if (!work.measures(i)) {
+      if (auto done = quantize_tensor(work, i, nullptr, to, progress); !done) return std::move(done).error();
+    }
   }
+  if (!work.self) return {};
+  if (auto done = quantize_decoder(work, to, progress); !done) return done;
+  std::sort(work.quantized.begin(), work.quantized.end(), [&](const quantize_outcome& a, const quantize_outcome& b) {
+    return work.input.find(a.name) < work.input.find(b.name);
+  });
+  return {};
+}
+
+/// Writes what is no tensor.
+result<void> write_rest(quantize_job& work, io::model_writer& to) {
   if (!work.official) return copy_side_files(work.input, to);
   if (auto done = work.official->finish(to); !done) return done;
   return copy_side_files(work.input, to, std::string{io::config_name});
@@ -158,9 +121,7 @@ void plan_outcomes(quantize_job& work) {
   for (std::size_t i = 0; i < work.plan.size(); ++i) {
     if (!work.plan[i].quantized()) continue;
     const io::tensor_info& info = work.input.tensors()[i].info;
-    sinq::quantize_options options = work.options;
-    options.bits = work.plan[i].bits;
-    const sinq::matrix_format format = sinq::planned_format(options, info.shape[0], info.shape[1]);
+    const sinq::matrix_format format = sinq::planned_format(work.options_of(i), info.shape[0], info.shape[1]);
     work.quantized.push_back({info.name, info.type, format, work.layout(), work.asked.method, {}, 0});
   }
 }
@@ -189,6 +150,7 @@ result<void> run(const quantize_flags& f) {
   if (!work->official)
     if (auto done = io::begin_checkpoint(*writer); !done) return done;
   if (auto done = write_tensors(*work, *writer); !done) return done;
+  if (auto done = write_rest(*work, *writer); !done) return done;
   if (auto done = writer->commit(); !done) return done;
   const auto written = io::model_reader::open(f.output);
   if (!written) return written.error();
@@ -221,6 +183,7 @@ command add_quantize(CLI::App& app) {
       ->check(CLI::IsMember({"none", "official", "official-aux"}))
       ->capture_default_str();
   add_quantizer_flags(*c, f->quantizer);
+  add_self_flags(*c, f->self);
   add_choice_flags(*c, f->choice);
   c->add_option("--shard-size", f->shard_size, "Most bytes of a directory's files, such as 5GB, which is the default");
   c->add_flag("--dry-run", f->dry_run, "Print what would be done, and write nothing");

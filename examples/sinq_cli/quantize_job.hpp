@@ -3,6 +3,7 @@
 #include "calibration.hpp"
 #include "progress.hpp"
 #include "quantizer_flags.hpp"
+#include "self_refinement.hpp"
 #include "tensor_choice.hpp"
 
 #include <sinq/io/checkpoint_parts.hpp>
@@ -27,6 +28,7 @@ struct quantize_flags {
   int bits = 4;
   quantizer_flags quantizer;
   choice_flags choice;
+  self_flags self;
   bool dry_run = false;
   bool quiet = false;
 };
@@ -56,7 +58,19 @@ struct quantize_job {
   std::vector<quantize_outcome> quantized;
   stopwatch clock;
   std::optional<sinq::io::official_writer> official{}; ///< where the output is in the official format
+  std::optional<self_refinement> self{};               ///< with --refine self
 
+  /// Whether what a tensor is multiplied by is measured.
+  [[nodiscard]] bool measures(std::size_t tensor) const {
+    return self && self->weights.contains(input.tensors()[tensor].info.name);
+  }
+  /// How a tensor of the plan is quantized, but for its inputs.
+  [[nodiscard]] sinq::quantize_options options_of(std::size_t tensor) const {
+    sinq::quantize_options made = options;
+    made.bits = plan[tensor].bits;
+    if (measures(tensor)) made.refine = sinq::refine_mode::inputs;
+    return made;
+  }
   [[nodiscard]] sinq::io::code_layout layout() const { return sinq::io::parse_layout(asked.layout).value(); }
 };
 

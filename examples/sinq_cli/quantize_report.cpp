@@ -13,22 +13,28 @@ using nlohmann::json;
 namespace {
 
 json options_json(const quantize_flags& f) {
-  return {{"method", f.method},
-          {"format", f.format},
-          {"layout", f.layout},
-          {"bits", sinq::parse_preset(f.quantizer.preset) ? sinq::parse_preset(f.quantizer.preset)->bits : f.bits},
-          {"group_size", f.quantizer.tile != 0 ? f.quantizer.tile : f.quantizer.group_size},
-          {"tile", f.quantizer.tile},
-          {"shift", f.quantizer.shift},
-          {"levels", f.quantizer.levels},
-          {"moments", f.quantizer.moments},
-          {"aux_dtype", f.quantizer.aux},
-          {"symmetric", f.quantizer.symmetric},
-          {"zero", f.quantizer.zero},
-          {"iterations", f.quantizer.iterations},
-          {"include", f.choice.include},
-          {"exclude", f.choice.exclude},
-          {"bits_for", f.choice.bits_for}};
+  json options{{"method", f.method},
+               {"format", f.format},
+               {"layout", f.layout},
+               {"bits", sinq::parse_preset(f.quantizer.preset) ? sinq::parse_preset(f.quantizer.preset)->bits : f.bits},
+               {"group_size", f.quantizer.tile != 0 ? f.quantizer.tile : f.quantizer.group_size},
+               {"tile", f.quantizer.tile},
+               {"shift", f.quantizer.shift},
+               {"levels", f.quantizer.levels},
+               {"moments", f.quantizer.moments},
+               {"refine", f.quantizer.refine},
+               {"aux_dtype", f.quantizer.aux},
+               {"symmetric", f.quantizer.symmetric},
+               {"zero", f.quantizer.zero},
+               {"iterations", f.quantizer.iterations},
+               {"include", f.choice.include},
+               {"exclude", f.choice.exclude},
+               {"bits_for", f.choice.bits_for}};
+  if (f.quantizer.refine == refine_self)
+    options.update({{"refine_order", f.self.through_quantized() ? "quantized" : "float"},
+                    {"refine_tokens", f.self.token_count()},
+                    {"refine_seed", f.self.first_seed()}});
+  return options;
 }
 
 /// Sums over the quantized tensors.

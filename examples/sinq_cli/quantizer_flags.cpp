@@ -91,7 +91,7 @@ sinq::quantize_options to_options(const quantizer_flags& flags) {
   if (flags.col_scale == "f16") options.col_scale = sinq::dtype::f16;
   if (flags.col_scale == "bf16") options.col_scale = sinq::dtype::bf16;
   if (flags.col_scale == "f32") options.col_scale = sinq::dtype::f32;
-  if (!flags.refine.empty())
+  if (!flags.refine.empty() && flags.refine != refine_self)
     options.refine = flags.refine == "none"      ? sinq::refine_mode::none
                      : flags.refine == "weights" ? sinq::refine_mode::weights
                                                  : sinq::refine_mode::inputs;
@@ -100,7 +100,8 @@ sinq::quantize_options to_options(const quantizer_flags& flags) {
 }
 
 std::string moments_path(const quantizer_flags& flags) {
-  const bool names_file = !flags.refine.empty() && flags.refine != "none" && flags.refine != "weights";
+  const bool names_file =
+      !flags.refine.empty() && flags.refine != "none" && flags.refine != "weights" && flags.refine != refine_self;
   return names_file ? flags.refine : flags.moments;
 }
 

@@ -10,6 +10,9 @@
 
 namespace sinq_cli {
 
+/// The value of --refine for which a language model measures the inputs of its own layers.
+inline constexpr const char* refine_self = "self";
+
 /// How a matrix is quantized, as told on the command line.
 struct quantizer_flags {
   std::size_t group_size = 64;
@@ -20,7 +23,7 @@ struct quantizer_flags {
   std::string shift = "mean";
   std::vector<float> levels;
   std::string moments; ///< path; empty: no calibration
-  std::string refine;  ///< none, weights, or a path of moments; empty: what suits the method
+  std::string refine;  ///< none, weights, self, or a path of moments; empty: what suits the method
   bool no_feedback = false;
   std::string preset; ///< name in the preset table; empty: none
   int scale_bits = 0;

@@ -3,6 +3,9 @@
 #include "engine/golden_models.hpp"
 #include "engine/sampler.hpp"
 
+#include <sinq/pack/pack.hpp>
+#include <sinq/quant/quantize.hpp>
+
 #include <array>
 #include <map>
 #include <set>
@@ -77,6 +80,86 @@ TEST_CASE("moments of the first inputs are those of the embeddings in double") {
   }
 }
 
+/// The moments at all stops of a walk on which each layer is given what `weight_of` makes of its name, if that is not
+/// empty.
+template <class WeightOf>
+all_moments walked(const engine::model& m, WeightOf&& weight_of) {
+  auto walk = value_of(engine::calibration_walk::begin(m, two_windows));
+  all_moments found;
+  while (walk.next()) {
+    const auto moments = value_of(walk.measure(true));
+    const std::vector<std::string> layers = walk.layers();
+    for (std::size_t n = 0; n < layers.size(); ++n) {
+      CHECK(found.emplace(layers[n], moments).second);
+      if (std::optional<sinq::panel_matrix> weight = weight_of(layers[n])) walk.replace(n, *std::move(weight));
+    }
+  }
+  return found;
+}
+
+/// Weights of a model in 4 bits, as its layer_quantizer makes them.
+const sinq::quantize_options four_bits{.method = sinq::method::rtn, .bits = 4, .group_size = 32};
+sinq::panel_matrix four_bit_panels(const sinq::io::safetensors_file& file, const std::string& layer) {
+  const auto* const info = file.find(layer + ".weight");
+  REQUIRE(info != nullptr);
+  const auto bytes = file.data(*info);
+  const sinq::weight_view w{bytes.data(), info->type, info->shape[0], info->shape[1]};
+  return value_of(sinq::to_panels(value_of(sinq::pack(value_of(sinq::quantize(w, four_bits))))));
+}
+
+TEST_CASE("a walk shows the inputs that the decoder shows, and behind replaced layers those of the quantized model") {
+  const engine::compute exact{.precision = sinq::precision::exact};
+  for (const std::string name : {"llama", "mistral", "qwen2", "qwen3"}) {
+    CAPTURE(name);
+    const auto directory = sinq_test::golden_model(name);
+    const auto m = value_of(engine::model::open(directory, exact));
+    const engine::model_config& c = m.config();
+
+    // in one pass: E[x_j^2] of each input, by layer and by layer_input
+    std::vector<std::array<Eigen::RowVectorXd, 4>> squares(c.layers);
+    engine::kv_cache cache{c, 7, sinq::dtype::f32};
+    engine::decoder run{c, exact, 1, 0, 7};
+    for (const std::vector<int>& window : two_windows) {
+      engine::float_buffer x{7, c.hidden};
+      m.embed(window, x);
+      for (std::size_t n = 0; n < c.layers; ++n)
+        require_ok(run(m.weights().layers[n], n, {&cache, 1}, x,
+                       [&](engine::layer_input input, sinq::matrix_view<const float> shown) {
+                         Eigen::RowVectorXd& to = squares[n][static_cast<std::size_t>(input)];
+                         if (to.size() == 0) to.setZero(static_cast<Eigen::Index>(shown.cols()));
+                         to += shown.eigen().cast<double>().cwiseAbs2().colwise().sum() / 14;
+                       }));
+    }
+    const all_moments as_it_is = walked(m, [](const std::string&) { return std::optional<sinq::panel_matrix>{}; });
+    const std::array<const char*, 4> layers{"self_attn.v_proj", "self_attn.o_proj", "mlp.up_proj", "mlp.down_proj"};
+    for (std::size_t n = 0; n < c.layers; ++n)
+      for (std::size_t input = 0; input < 4; ++input)
+        CHECK(apart(as_row(as_it_is.at("model.layers." + std::to_string(n) + "." + layers[input]).second_moment),
+                    squares[n][input]) < tolerance_of_moments);
+
+    // the model whose layers are all quantized is what the walk goes through if it replaces all of them
+    const auto file = value_of(sinq::io::safetensors_file::open(directory / "model.safetensors"));
+    const auto quantized =
+        value_of(engine::model::open(directory, exact, [](const std::string&) { return four_bits; }));
+    const all_moments expected = moments_of(quantized, two_windows, true);
+    const all_moments replaced =
+        walked(m, [&](const std::string& layer) { return std::optional{four_bit_panels(file, layer)}; });
+    CHECK(replaced.size() == 7 * c.layers);
+    for (const auto& [layer, moments] : expected) {
+      CAPTURE(layer);
+      CHECK(apart(replaced.at(layer).hessian.cast<double>(), moments.hessian.cast<double>()) < tolerance_of_moments);
+    }
+    // a walk that does not replace, or forgets one layer, is noticed
+    const std::string last = "model.layers." + std::to_string(c.layers - 1) + ".mlp.down_proj";
+    CHECK(apart(as_it_is.at(last).hessian.cast<double>(), expected.at(last).hessian.cast<double>()) > 1e-3);
+    const all_moments forgetful = walked(m, [&](const std::string& layer) {
+      if (layer == "model.layers.0.self_attn.o_proj") return std::optional<sinq::panel_matrix>{};
+      return std::optional{four_bit_panels(file, layer)};
+    });
+    CHECK(apart(forgetful.at(last).hessian.cast<double>(), expected.at(last).hessian.cast<double>()) > 1e-3);
+  }
+}
+
 TEST_CASE("every linear layer has moments of its width that agree with each other") {
   for (const std::string name : {"llama", "mistral", "qwen2", "qwen3"}) {
     CAPTURE(name);
@@ -84,6 +167,7 @@ TEST_CASE("every linear layer has moments of its width that agree with each othe
     const engine::model_config& c = m.config();
     const all_moments found = moments_of(m, two_windows, true);
     CHECK(found.size() == 7 * c.layers);
+    for (const std::string& layer : engine::linear_layers(c)) CHECK(found.contains(layer));
     std::set<std::size_t> widths;
     for (const auto& [layer, moments] : found) {
       CAPTURE(layer);
