@@ -31,13 +31,14 @@ fs::path refined(const fs::path& model, const fs::path& to, const std::vector<st
   return to / "model.safetensors";
 }
 
-/// Names of tensors that are not the same in both.
+/// Names of tensors that are not the same in both, or in one alone.
 std::vector<std::string> differing(const fs::path& one, const fs::path& other) {
   const auto a = all_tensors(one), b = all_tensors(other);
   std::vector<std::string> names;
-  CHECK(a.size() == b.size());
   for (const auto& [name, bytes] : a)
     if (!b.contains(name) || b.at(name) != bytes) names.push_back(name);
+  for (const auto& [name, bytes] : b)
+    if (!a.contains(name)) names.push_back(name);
   return names;
 }
 
