@@ -9,7 +9,6 @@
 namespace engine {
 namespace {
 
-constexpr int top = 5;
 constexpr std::size_t rows_at_once = 8;
 
 auto as_array(std::span<float> values) {
@@ -19,13 +18,13 @@ auto as_array(std::span<const float> values) {
   return Eigen::Map<const Eigen::ArrayXf>{values.data(), static_cast<Eigen::Index>(values.size())};
 }
 
-std::array<std::size_t, top> likeliest(std::span<const float> values) {
-  std::array<std::size_t, top> best{};
-  std::array<float, top> value;
+std::array<std::size_t, compared_tokens> likeliest(std::span<const float> values) {
+  std::array<std::size_t, compared_tokens> best{};
+  std::array<float, compared_tokens> value;
   value.fill(-std::numeric_limits<float>::infinity());
   for (std::size_t v = 0; v < values.size(); ++v) {
     if (!(values[v] > value.back())) continue;
-    std::size_t at = top - 1;
+    std::size_t at = compared_tokens - 1;
     for (; at > 0 && values[v] > value[at - 1]; --at) value[at] = value[at - 1], best[at] = best[at - 1];
     value[at] = values[v], best[at] = v;
   }
@@ -81,9 +80,9 @@ std::vector<divergence> divergences(sinq::matrix_view<const float> log_p, sinq::
 }
 
 void window_mean::add(double value) {
-  ++count_;
+  values_.push_back(value);
   const double before = value - mean_;
-  mean_ += before / static_cast<double>(count_);
+  mean_ += before / static_cast<double>(count());
   squares_ += before * (value - mean_);
 }
 
@@ -92,8 +91,8 @@ void window_mean::add(std::span<const double> values) {
 }
 
 double window_mean::standard_error() const {
-  if (count_ < 2) return std::numeric_limits<double>::quiet_NaN();
-  const double n = static_cast<double>(count_);
+  if (count() < 2) return std::numeric_limits<double>::quiet_NaN();
+  const double n = static_cast<double>(count());
   return std::sqrt(squares_ / (n - 1) / n);
 }
 

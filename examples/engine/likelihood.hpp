@@ -17,11 +17,13 @@ namespace engine {
 [[nodiscard]] std::vector<double> negative_log_likelihood(sinq::matrix_view<const float> log_probability,
                                                           std::span<const int> window);
 
+inline constexpr int compared_tokens = 5;
+
 /// How far one prediction is from another.
 struct divergence {
   double kl = 0;           ///< sum p (log p - log q), in nats
   bool is_flipped = false; ///< the likeliest token is another
-  int common = 0;          ///< of the five likeliest tokens of each, how many are the same
+  int common = 0;          ///< of the compared_tokens likeliest of each, how many are the same
 };
 /// Each row of q against that of p.
 [[nodiscard]] std::vector<divergence> divergences(sinq::matrix_view<const float> log_p,
@@ -33,13 +35,15 @@ public:
   void add(double value);
   /// Adds the mean of what a window's positions gave. @pre not empty
   void add(std::span<const double> values);
-  [[nodiscard]] std::size_t count() const { return count_; }
+  [[nodiscard]] std::size_t count() const { return values_.size(); }
+  /// What each window gave.
+  [[nodiscard]] const std::vector<double>& values() const { return values_; }
   [[nodiscard]] double mean() const { return mean_; }
   /// Of two windows or more; otherwise NaN.
   [[nodiscard]] double standard_error() const;
 
 private:
-  std::size_t count_ = 0;
+  std::vector<double> values_;
   double mean_ = 0, squares_ = 0;
 };
 

@@ -1,5 +1,6 @@
 #include "engine_flags.hpp"
 
+#include "model_files.hpp"
 #include "progress.hpp"
 #include "quantizer_flags.hpp"
 #include "signals.hpp"
@@ -60,7 +61,6 @@ sinq::result<std::vector<std::vector<int>>> windows_of(const std::string& path, 
 }
 
 void add_scoring_flags(CLI::App& app, scoring_flags& flags) {
-  app.add_option("MODEL", flags.model, "A model's directory, float or quantized")->required();
   app.add_option("--text", flags.text, "The text")->required();
   app.add_option("--window", flags.window, "Tokens that are seen together; the first is not scored")
       ->check(CLI::Range(2, 1 << 20))
@@ -68,6 +68,31 @@ void add_scoring_flags(CLI::App& app, scoring_flags& flags) {
   app.add_option("--windows", flags.windows, "Windows from the text's start; without this, all");
   add_engine_flags(app, flags.engine);
   app.add_flag("--quiet", flags.quiet, "Show no progress");
+  app.add_option("--json", flags.report, "Write what was found to this file too, with each window's part of it")
+      ->type_name("FILE");
+}
+
+sinq::result<json_report> create_report(const scoring_flags& flags, std::span<const std::string> models) {
+  if (flags.report.empty()) return json_report::create({});
+  if (sinq::io::same_file(flags.report, flags.text))
+    return sinq::make_error(sinq::errc::invalid_argument, flags.report,
+                            ": the JSON report is the same file as the text");
+  for (const std::string& directory : models) {
+    const auto model = sinq::io::model_reader::open(directory);
+    if (!model) return model.error();
+    if (auto differs = check_report(*model, flags.report); !differs) return std::move(differs).error();
+  }
+  return json_report::create(flags.report);
+}
+
+nlohmann::json scoring_document(const char* command, const scoring_flags& flags, std::size_t windows) {
+  nlohmann::json document = report_head(command);
+  document.update({{"text", flags.text},
+                   {"window", flags.window},
+                   {"windows", windows},
+                   {"tokens", windows * (flags.window - 1)},
+                   {"precision", flags.engine.precision}});
+  return document;
 }
 
 sinq::result<void> score_windows(const std::vector<std::vector<int>>& windows, const scoring_flags& flags,

@@ -1,5 +1,7 @@
 #pragma once
 
+#include "report.hpp"
+
 #include <engine/model.hpp>
 #include <engine/tokenizer.hpp>
 
@@ -38,12 +40,22 @@ windows_of(const std::string& path, const engine::tokenizer& tokenizer, std::siz
 /// What models are scored on, as told on the command line.
 struct scoring_flags {
   engine_flags engine;
-  std::string model, text;
+  std::string model, text, report;       ///< report: what was found, for machines; empty: none
   std::size_t window = 512, windows = 0; ///< tokens of a window; windows, 0: all
   bool quiet = false;
 };
 
 void add_scoring_flags(CLI::App& app, scoring_flags& flags);
+
+/// Begins the report that the flags ask for.
+/// @param models  that are read
+/// @errors        those of json_report::create and model_reader::open; errc::invalid_argument (it would replace the
+/// text,
+///                or a file of a model)
+[[nodiscard]] sinq::result<json_report> create_report(const scoring_flags& flags, std::span<const std::string> models);
+
+/// What every report on windows says: the command, the text and how it was cut.
+[[nodiscard]] nlohmann::json scoring_document(const char* command, const scoring_flags& flags, std::size_t windows);
 
 /// Calls score for each window and shows how far it is, until one fails or the user stops it.
 [[nodiscard]] sinq::result<void> score_windows(const std::vector<std::vector<int>>& windows, const scoring_flags& flags,

@@ -13,7 +13,13 @@ namespace sinq_cli {
 
 namespace {
 
-sinq::result<void> measure(const scoring_flags& f) {
+struct perplexity_flags : scoring_flags {
+  std::string model;
+};
+
+sinq::result<void> measure(const perplexity_flags& f) {
+  auto report = create_report(f, {&f.model, 1});
+  if (!report) return std::move(report).error();
   sinq::thread_pool threads{f.engine.threads};
   const auto tokenizer = engine::tokenizer::open(f.model);
   if (!tokenizer) return tokenizer.error();
@@ -32,18 +38,27 @@ sinq::result<void> measure(const scoring_flags& f) {
     return {};
   };
   if (auto ok = score_windows(*windows, f, score); !ok) return ok;
-  const double perplexity = std::exp(nll.mean());
-  fmt::print("perplexity {:.4f} +- {:.4f} over {} tokens in {} windows of {}, {:.0f} tokens/s\n", perplexity,
-             perplexity * nll.standard_error(), scored * windows->size(), windows->size(), f.window,
-             static_cast<double>(f.window * windows->size()) / clock.seconds());
+  const double perplexity = std::exp(nll.mean()), error = perplexity * nll.standard_error();
+  const double speed = static_cast<double>(f.window * windows->size()) / clock.seconds();
+  nlohmann::json document = scoring_document("perplexity", f, windows->size());
+  document.update({{"model", f.model},
+                   {"perplexity", perplexity},
+                   {"perplexity_standard_error", error},
+                   {"tokens_per_second", speed},
+                   {"each_window", {{"nll", nll.values()}}}});
+  if (auto done = report->write(document); !done) return done;
+  if (auto done = report->commit(); !done) return done;
+  fmt::print("perplexity {:.4f} +- {:.4f} over {} tokens in {} windows of {}, {:.0f} tokens/s\n", perplexity, error,
+             scored * windows->size(), windows->size(), f.window, speed);
   return {};
 }
 
 } // namespace
 
 command add_perplexity(CLI::App& app) {
-  const auto f = std::make_shared<scoring_flags>();
+  const auto f = std::make_shared<perplexity_flags>();
   CLI::App* const c = app.add_subcommand("perplexity", "Measure how well a language model predicts a text");
+  c->add_option("MODEL", f->model, "A model's directory, float or quantized")->required();
   add_scoring_flags(*c, *f);
   c->footer("Perplexity is exp of the mean of -log p; windows follow each other without overlap. After +- stands the\n"
             "standard error over windows.");
