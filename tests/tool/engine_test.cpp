@@ -67,6 +67,81 @@ TEST_CASE("a model is no distance from itself, and some from its quantized self,
   CHECK(number_after(loaded, "KL ") == number_after(rough, "KL "));
 }
 
+namespace {
+
+/// The mean of a list of numbers.
+double mean_of(const json& numbers) {
+  double sum = 0;
+  for (const json& number : numbers) sum += number.get<double>();
+  return sum / static_cast<double>(numbers.size());
+}
+
+} // namespace
+
+TEST_CASE("reports on windows say what is printed, and each window's part of it") {
+  const scratch dir;
+  const expectation expected{"llama"};
+  const std::string model = make_language_model(dir / "model", "llama").string(), text = (dir / "text").string();
+  const std::string rough = (dir / "rough").string(), fine = (dir / "fine").string(), to = (dir / "report").string();
+  write_file(text, spelled(expected));
+  const std::vector<std::string> on_text{"--text", text, "--window", "24", "--quiet", "--json", to};
+  const auto report_of = [&](std::vector<std::string> arguments, std::string& out) {
+    arguments.insert(arguments.end(), on_text.begin(), on_text.end());
+    out = run_well(arguments).out;
+    return json::parse(read_file(to));
+  };
+  // four or five digits behind the point are printed
+  constexpr double printed = 0.5e-4;
+
+  std::string out;
+  const json scored = report_of({"perplexity", model}, out);
+  CHECK(scored["command"] == "perplexity");
+  CHECK(scored["model"] == model);
+  CHECK(scored["tokens"] == 46);
+  CHECK(scored["windows"] == 2);
+  CHECK(std::fabs(scored["perplexity"].get<double>() - number_after(out, "perplexity ")) <= printed);
+  CHECK(std::fabs(scored["perplexity_standard_error"].get<double>() - number_after(out, "+- ")) <= printed);
+  REQUIRE(scored["each_window"]["nll"].size() == 2);
+  CHECK(std::fabs(std::log(scored["perplexity"].get<double>()) - mean_of(scored["each_window"]["nll"])) < 1e-12);
+
+  for (const auto& [made, bits] : {std::pair{rough, "3"}, std::pair{fine, "8"}})
+    run_well({"quantize", model, "-o", made, "--method", "rtn", "--bits", bits, "--group-size", "32", "--quiet"});
+  const json both = report_of({"compare-models", rough, fine, "--against", model, "--precision", "exact"}, out);
+  CHECK(both["against"]["model"] == model);
+  CHECK(both["against"]["each_window"]["nll"] == scored["each_window"]["nll"]);
+  REQUIRE(both["models"].size() == 2);
+  for (const auto& [found, made] : {std::pair{both["models"][0], rough}, std::pair{both["models"][1], fine}}) {
+    CHECK(found["model"] == made);
+    const std::string line = out.substr(out.find(made + ": perplexity"));
+    CHECK(std::fabs(found["perplexity"].get<double>() - number_after(line, "perplexity ")) <= printed);
+    CHECK(std::fabs(found["kl"].get<double>() - number_after(line, "KL ")) <= printed);
+    CHECK(std::fabs(100 * found["flips"].get<double>() - number_after(line, "flips ")) <= 100 * printed);
+    CHECK(std::fabs(100 * found["top5_overlap"].get<double>() - number_after(line, "overlap ")) <= 100 * printed);
+    for (const char* const part : {"kl", "flips"}) {
+      REQUIRE(found["each_window"][part].size() == 2);
+      CHECK(std::fabs(mean_of(found["each_window"][part]) - found[part].get<double>()) < 1e-12);
+    }
+    // models that are compared together are each what it is alone
+    const json alone = report_of({"compare-models", made, "--against", model, "--precision", "exact"}, out);
+    CHECK(alone["models"][0] == found);
+  }
+  CHECK(both["models"][0]["kl"] > 10 * both["models"][1]["kl"].get<double>());
+}
+
+TEST_CASE("a report on windows replaces neither the text nor a model") {
+  const scratch dir;
+  const fs::path model = make_language_model(dir / "model", "llama");
+  const std::string text = (dir / "text").string(), config = (model / "config.json").string();
+  write_file(text, spelled(expectation{"llama"}));
+  const auto scored = [&](const std::string& report) {
+    return std::vector<std::string>{"perplexity", model.string(), "--text", text, "--window", "24", "--json", report};
+  };
+  run_badly(scored(text), {"the JSON report is the same file as the text"});
+  run_badly(scored(config), {"config.json", "same file"});
+  CHECK(read_file(text) == spelled(expectation{"llama"}));
+  CHECK(json::parse(read_file(config))["model_type"] == "llama");
+}
+
 TEST_CASE("run writes the tokens of transformers") {
   const scratch dir;
   const std::string model = make_language_model(dir / "model", "llama").string();
