@@ -22,7 +22,8 @@ def pareto_front(points):
 
 
 def front_of(results):
-    return pareto_front({name: (r["bits_per_weight"], r["perplexity"]) for name, r in results.items() if name != FLOAT.name})
+    return pareto_front({name: (found["bits_per_weight"], found["perplexity"])
+                         for name, found in results.items() if name != FLOAT.name})
 
 
 def kl_text(result):

@@ -87,7 +87,8 @@ def test_table(work):
     """Numbers are those of the tool asked directly; all forms of the table have every row."""
     run = run_table(work, "--only", ONLY)
     expect(run.returncode == 0, run.stderr)
-    for label in ("| float |", "| RTN |", "| HQQ |", "| A-SINQ | text |", "| SINQ, refined, error feedback | own texts |"):
+    for label in ("| float |", "| RTN |", "| HQQ |", "| A-SINQ | text |",
+                  "| SINQ, refined, error feedback | own texts |"):
         said(run, label)
     said(run, "3-sinq < 3-rtn: not measured (3-sinq, 3-rtn)")
     with open(work / "out" / "table.csv") as file:
@@ -179,7 +180,8 @@ def test_ggml(work):
     os.environ["PYTHONPATH"] = str(packages[0])
     python = (venv / "bin" / "python", "-S", "-B")
     code = "import importlib.util, sys; sys.exit(importlib.util.find_spec(sys.argv[1]) is None)"
-    missing = [name for name in ("numpy", "gguf", "llama_cpp") if subprocess.run([*python, "-c", code, name]).returncode]
+    missing = [name for name in ("numpy", "gguf", "llama_cpp")
+               if subprocess.run([*python, "-c", code, name]).returncode != 0]
     if missing:
         skip(f"{venv} has no {', '.join(missing)}")
     check = SOURCE / "tests" / "benchmarks" / "llm_ggml_check.py"

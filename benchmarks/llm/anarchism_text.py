@@ -1,6 +1,6 @@
 """Prints the text of an FAQ of Debian's package `anarchism` without its markup: a second text to measure models on.
 
-    apt-get install anarchism && python3 benchmarks/anarchism_text.py > anarchism.txt
+    apt-get install anarchism && python3 benchmarks/llm/anarchism_text.py > anarchism.txt
 """
 import glob
 import html.parser
