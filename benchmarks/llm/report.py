@@ -4,7 +4,7 @@ import math
 import shutil
 import subprocess
 
-from rows import CALIBRATIONS, FLOAT
+from rows import CALIBRATIONS, FLOAT, SECTIONS
 
 COLUMNS = ("name", "label", "section", "calibration", "bits_per_weight", "perplexity", "kl", "kl_standard_error",
            "flips", "top5_overlap", "on_front")
@@ -41,7 +41,7 @@ def markdown(rows, results):
     lines = ["| method | calibrated on | bits/weight | perplexity | KL from float | likeliest token changes |",
              "|---|---|---|---|---|---|"]
     shown = None
-    for row in sorted(rows, key=lambda row: row.section, reverse=True):
+    for row in sorted(rows, key=lambda row: SECTIONS.index(row.section)):
         if row.name not in results:
             continue
         r = results[row.name]
@@ -105,7 +105,9 @@ def gnuplot_script(rows, results, target):
     most = min(max(perplexity for _, perplexity in places.values()), 20 * least)  # what is worse is of no use
     return ("set terminal svg size 1400,900 dynamic noenhanced font 'sans,12' background rgb 'white'\n"
             f"set output {quoted(target)}\n" + "".join(blocks) +
-            "set logscale y\nset grid\nset key outside right\nset offsets graph 0.12, 0.02, 0, 0\n"
+            "set logscale y\n"
+            "set ytics (5, 6, 7, 8, 10, 12, 15, 18, 20, 25, 30, 40, 50, 70, 100, 150, 200, 300, 500, 1000)\n"
+            "set grid\nset key outside right\nset offsets graph 0.12, 0.02, 0, 0\n"
             "set xlabel 'bits per weight, all stored bits counted'\nset ylabel 'perplexity'\n"
             f"set yrange [{0.97 * least}:{1.1 * most}]\n"
             f"plot {', '.join(plots)}\n")

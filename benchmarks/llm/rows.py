@@ -17,11 +17,9 @@ CALIBRATIONS = {"": "", "random": "random tokens", "self": "own texts", "text": 
 WIDTHS = (4, 3, 2)
 # ggml's types beside the width that they come closest to
 GGML_TYPES = {4: ("Q4_0", "Q4_1", "IQ4_NL", "Q4_K"), 3: ("Q3_K",), 2: ("Q2_K",)}
-PRESETS = ("4.5", "4.25", "3.5")
+PRESET_SECTIONS = {preset: f"preset {preset}" for preset in ("4.5", "4.25", "3.5")}
+SECTIONS = [FLOAT.section, *(f"{bits} bits" for bits in WIDTHS), *PRESET_SECTIONS.values()]  # as they are shown
 
-
-def section(bits):
-    return f"{bits} bits"
 
 
 def of_method(bits, name, label, *options, calibration="", group_size=64):
@@ -29,7 +27,7 @@ def of_method(bits, name, label, *options, calibration="", group_size=64):
     suffix = "" if group_size == 64 else f"-g{group_size}"
     if group_size != 64:
         label += f", groups of {group_size}"
-    return Row(f"{bits}-{name}{suffix}", label, section(bits), calibration, ("--bits", str(bits), *group, *options))
+    return Row(f"{bits}-{name}{suffix}", label, f"{bits} bits", calibration, ("--bits", str(bits), *group, *options))
 
 
 def calibration_free(bits):
@@ -74,16 +72,16 @@ def other_groups(bits):
 
 def ggml(bits):
     for name in GGML_TYPES[bits]:
-        yield Row(f"ggml-{name}", f"ggml {name}", section(bits), ggml_type=name)
+        yield Row(f"ggml-{name}", f"ggml {name}", f"{bits} bits", ggml_type=name)
     for name in GGML_TYPES[bits]:
         if name != "Q4_1":
-            yield Row(f"ggml-{name}-self", f"ggml {name}, importance matrix", section(bits), "self", ggml_type=name)
+            yield Row(f"ggml-{name}-self", f"ggml {name}, importance matrix", f"{bits} bits", "self", ggml_type=name)
 
 
 def presets():
-    for preset in PRESETS:
+    for preset in PRESET_SECTIONS:
         def make(name, label, *options, calibration=""):
-            return Row(f"preset-{preset}-{name}", label, f"preset {preset}", calibration,
+            return Row(f"preset-{preset}-{name}", label, PRESET_SECTIONS[preset], calibration,
                        ("--preset", preset, *options))
 
         yield make("refined", "SINQ, refined")
