@@ -110,14 +110,16 @@ class Bench:
     def asked_of(self, row):
         return {"options": list(row.options), "ggml_type": row.ggml_type, "calibration": row.calibration}
 
-    def result(self, row):
-        """What was found of a row, if it was done in this way."""
-        found = read_json(self.rows_dir / f"{row.name}.json")
-        return found["result"] if found and found["asked"] == self.asked_of(row) else None
+    def found(self, row):
+        """What is kept of a row, if it was done in this way."""
+        kept = read_json(self.rows_dir / f"{row.name}.json")
+        return kept if kept and kept["asked"] == self.asked_of(row) else None
 
     def keep(self, row, scored, bits_per_weight):
         result = {"bits_per_weight": bits_per_weight, **scored}
-        write_json(self.rows_dir / f"{row.name}.json", {"asked": self.asked_of(row), "result": result})
+        where = f"{datetime.date.today().isoformat()}, {processor()}, {os.cpu_count()} processors"
+        write_json(self.rows_dir / f"{row.name}.json",
+                   {"asked": self.asked_of(row), "measured": where, "result": result})
         say(f"{row.name}: {bits_per_weight:.3f} bits, perplexity {scored['perplexity']:.3f}, KL {scored['kl']:.4f}")
 
     def make(self, row):
@@ -142,7 +144,7 @@ class Bench:
         for row in rows:
             try:
                 made[row] = self.make(row)
-            except RuntimeError as error:
+            except (OSError, RuntimeError) as error:
                 failed[row] = str(error)
         if made:
             path = self.models / "scores.json"
@@ -158,7 +160,7 @@ class Bench:
         return failed
 
     def keep_float(self, against):
-        if self.result(FLOAT) is not None:
+        if self.found(FLOAT):
             return
         tensors = [t for t in read_json(self.plan)["tensors"] if t["quantized"]]
         weights = sum(t["shape"][0] * t["shape"][1] for t in tensors)
@@ -168,7 +170,7 @@ class Bench:
 
     def measure(self):
         """Measures the rows that are asked for and not there; returns whether all could be."""
-        todo = [row for row in all_rows() if re.search(self.a.only, row.name) and self.result(row) is None]
+        todo = [row for row in all_rows() if re.search(self.a.only, row.name) and not self.found(row)]
         missing = [name for name in GGML_PACKAGES if importlib.util.find_spec(name) is None]
         if missing and any(row.ggml_type for row in todo):
             say(f"left out: ggml's types, for which Python has no {', '.join(missing)}")
@@ -182,15 +184,15 @@ class Bench:
                 good = False
         return good
 
-    def report(self):
-        rows = [FLOAT, *all_rows()]
-        results = {row.name: result for row in rows if (result := self.result(row)) is not None}
+    def present(self):
+        """Prints the table of all rows that are there, and writes it in its other forms."""
+        rows, a = [FLOAT, *all_rows()], self.a
+        kept = {row.name: found for row in rows if (found := self.found(row))}
+        results = {name: found["result"] for name, found in kept.items()}
         table = report.markdown(rows, results)
         checks = "".join(orders.line(order, results) + "\n" for order in orders.expected())
-        date = datetime.date.today().isoformat()
-        a = self.a
         head = (f"{a.model.name}, {a.windows} windows of {a.window} tokens of {a.text.name}; calibrated on {a.tokens} "
-                f"tokens, text: {a.calibration.name}; {date}, {processor()}, {os.cpu_count()} processors\n")
+                f"tokens, text: {a.calibration.name}; {'; '.join(sorted({f['measured'] for f in kept.values()}))}\n")
         text = f"{head}\n{table}\n{checks}"
         (self.out / "table.md").write_text(text)
         print(text, end="")
@@ -204,7 +206,7 @@ def main():
     try:
         bench = Bench(parse_arguments())
         good = bench.measure()
-        bench.report()
+        bench.present()
     except RuntimeError as error:
         sys.exit(f"error: {error}")
     sys.exit(0 if good else 1)

@@ -117,7 +117,7 @@ def test_resuming(work):
     run = run_table(work, "--only", ONLY)
     expect(run.returncode == 0, run.stderr)
     expect("rows 1 to 1 of 1" in run.stderr, f"not one row was measured again:\n{run.stderr}")
-    expect(read(row_file(work, "4-hqq")) == before, "a row measured again differs")
+    expect(read(row_file(work, "4-hqq"))["result"] == before["result"], "a row measured again differs")
     said(run, "perplexity: 4-sinq < 4-rtn: **DOES NOT HOLD**: 1e+06")
     said(run, "perplexity: 4-asinq <= 4-sinq: holds")
 
