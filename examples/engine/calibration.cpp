@@ -158,7 +158,7 @@ result<void> calibration_walk::run_up_to(layer_input input, matrix_view<float> x
   const matrix_view<float> copy = scratch_;
   const std::span<kv_cache> cache{&cache_, 1};
   const auto show_normalized = [&](const std::vector<float>& gain) {
-    normalize_rows(x, gain, m_.config().norm_eps, copy);
+    normalize_rows(x, gain, m_.config().norm_eps, copy, *m_.with().threads);
     observe(input, copy);
     return result<void>{};
   };
