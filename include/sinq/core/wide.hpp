@@ -168,21 +168,30 @@ SINQ_INLINE void transpose(Vector (&rows)[W]) {
   }
 }
 
-/// N vectors become one, whose lanes are the sums of theirs: of vector r in lane r W / N. Pairs of vectors exchange
-/// lanes and are added, so that each sum is a tree. @pre N <= W, both powers of two
-template <std::size_t W, std::size_t N, std::size_t Half = W / 2, class Vector>
-SINQ_INLINE void sums_of_lanes(Vector* values) {
+#if SINQ_X86
+/// Replaces 16 places, each modulo 32, by what 32 elements of a table have there: for machines with AVX-512.
+template <class Vector>
+SINQ_INLINE void look_up(const Vector (&table)[2], vec<std::int32_t, 16>& places) {
+  static_assert(sizeof(Vector) == sizeof places);
+  asm("{vpermi2ps %2, %1, %0|vpermi2ps %0, %1, %2}" : "+v"(places) : "v"(table[0]), "v"(table[1]));
+}
+#endif
+
+/// Joins the lanes of each of N vectors into lane n W / N of the first: halves of two vectors are exchanged and joined,
+/// then quarters of what is left .. @param join  a <- a with b, for all lanes. @pre N <= W, both powers of two
+template <std::size_t W, std::size_t N = W, std::size_t Half = W / 2, class Vector, class Join>
+SINQ_INLINE void join_lanes(Vector* rows, Join&& join) {
   if constexpr (N > 1) {
     for (std::size_t r = 0; r < N / 2; ++r) {
-      exchange_parts<Half>(values[r], values[r + N / 2], std::make_index_sequence<W>{});
-      values[r] += values[r + N / 2];
+      exchange_parts<Half>(rows[r], rows[r + N / 2], std::make_index_sequence<W>{});
+      join(rows[r], rows[r + N / 2]);
     }
-    sums_of_lanes<W, N / 2, Half / 2>(values);
+    join_lanes<W, N / 2, Half / 2>(rows, join);
   } else if constexpr (Half > 0) {
     Vector other;
-    swap_halves<Half>(values[0], other, std::make_index_sequence<W>{});
-    values[0] += other;
-    sums_of_lanes<W, 1, Half / 2>(values);
+    swap_halves<Half>(rows[0], other, std::make_index_sequence<W>{});
+    join(rows[0], other);
+    join_lanes<W, 1, Half / 2>(rows, join);
   }
 }
 

@@ -87,7 +87,7 @@ private:
   SINQ_INLINE static void store_sums(vec<float, W> (&sum)[All], float* y, std::size_t y_stride) {
     constexpr std::size_t some = std::min(W, std::has_single_bit(All) ? All : Rows);
     for (std::size_t n = 0; n < All; n += some) {
-      sums_of_lanes<W, some>(sum + n);
+      join_lanes<W, some>(sum + n, [](auto& a, const auto& b) { a += b; });
       float found[W];
       store(sum[n], found);
       for (std::size_t k = 0; k < some; ++k) y[(n + k) / Rows * y_stride + (n + k) % Rows] = found[k * (W / some)];

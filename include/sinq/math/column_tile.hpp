@@ -123,22 +123,19 @@ public:
   /// Takes all of a matrix.
   void assign(matrix_view<const float> w) {
     resize(w.rows(), w.cols());
-    for (std::size_t i = 0; i < w.rows(); i += tile_lanes) put_rows(i, w.data() + i * w.stride(), w.stride());
+    for (std::size_t i = 0; i < w.rows(); i += tile_lanes)
+      put_rows(i, w.data() + i * w.stride(), w.stride(), 2 * tile_lanes);
   }
   /// Takes rows [i0, i0 + N) and columns [j0, j0 + K) of a weight.
   void assign(const weight_view& w, std::size_t i0, std::size_t j0, std::size_t rows, std::size_t cols) {
-    if (const auto floats = w.floats()) return assign(floats->block(i0, j0, rows, cols));
     resize(rows, cols);
-    std::vector<float> some(tile_lanes * cols);
-    for (std::size_t i = 0; i < rows; i += tile_lanes) {
-      if (const auto bits = w.bfloat16_bits()) {
-        put_rows(i, bits->data() + (i0 + i) * bits->stride() + j0, bits->stride());
-        continue;
-      }
-      for (std::size_t lane = 0; lane < std::min(tile_lanes, rows - i); ++lane)
-        w.load(i0 + i + lane, j0, std::span{some}.subspan(lane * cols, cols));
-      put_rows(i, some.data(), cols);
-    }
+    put(w, i0, j0, 0, rows, 2 * tile_lanes);
+  }
+  /// Takes `count` rows of another block of the same shape, which begins with row i0 and column j0 of a weight, in
+  /// place of its own from row `begin` on, a multiple of 16; with the first of them, `largest` starts again.
+  void replace(const weight_view& w, std::size_t i0, std::size_t j0, std::size_t begin, std::size_t count) {
+    if (begin == 0) largest_ = 0;
+    put(w, i0, j0, begin, begin + count, 0);
   }
   /// Takes all of another tile, times a power of two, twice.
   void assign_scaled(const column_tile& from, float power) {
@@ -150,15 +147,36 @@ public:
   }
 
 private:
-  /// Puts 16 rows, or those that are left, in their places from row i on, a multiple of 16.
+  /// Puts rows [begin, end) of the block that begins with row i0 and column j0 in their places.
+  void put(const weight_view& w, std::size_t i0, std::size_t j0, std::size_t begin, std::size_t end,
+           std::size_t ahead_rows) {
+    const auto floats = w.floats();
+    const auto bits = w.bfloat16_bits();
+    std::vector<float> some(floats || bits ? 0 : tile_lanes * cols_);
+    for (std::size_t i = begin; i < end; i += tile_lanes) {
+      if (floats) {
+        put_rows(i, floats->data() + (i0 + i) * floats->stride() + j0, floats->stride(), ahead_rows);
+        continue;
+      }
+      if (bits) {
+        put_rows(i, bits->data() + (i0 + i) * bits->stride() + j0, bits->stride(), ahead_rows);
+        continue;
+      }
+      for (std::size_t lane = 0; lane < std::min(tile_lanes, rows_ - i); ++lane)
+        w.load(i0 + i + lane, j0, std::span{some}.subspan(lane * cols_, cols_));
+      put_rows(i, some.data(), cols_, 0);
+    }
+  }
+  /// Puts 16 rows, or those that are left, in their places from row i on, a multiple of 16, and fetches those that come
+  /// so many rows later.
   template <class Element>
-  void put_rows(std::size_t i, const Element* some, std::size_t row_stride) {
+  void put_rows(std::size_t i, const Element* some, std::size_t row_stride, std::size_t ahead_rows) {
     const std::size_t count = std::min(tile_lanes, rows_ - i);
     std::array<const Element*, tile_lanes> from;
     std::vector<Element> zeros(count < tile_lanes ? cols_ : 0);
     for (std::size_t lane = 0; lane < tile_lanes; ++lane)
       from[lane] = lane < count ? some + lane * row_stride : zeros.data();
-    const std::size_t ahead = rows_ - i > 3 * tile_lanes ? 2 * tile_lanes * row_stride : 0;
+    const std::size_t ahead = rows_ - i > ahead_rows + tile_lanes ? ahead_rows * row_stride : 0;
     run_wide<to_columns_loop<Element>>(from, ahead, cols_, column(i / height_, 0) + i % height_, stride(), largest_);
   }
 

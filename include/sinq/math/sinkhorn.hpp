@@ -32,11 +32,11 @@ struct sinkhorn_workspace {
   // where standard deviations come from sums in float
   detail::column_tile tile, scaled_tile;
   detail::tile_spread spread;
-  scales<float> in_float;
+  scales<float> in_float, best_in_float;
   // where they come from sums in double
   stats_workspace stats;
   std::vector<double> row_std, col_std;
-  scales<double> in_double;
+  scales<double> in_double, best_in_double;
 };
 
 /// A matrix whose rows and columns spread evenly, and the scales that lead back: W = diag(row) * matrix * diag(col).
@@ -152,6 +152,7 @@ private:
     [[nodiscard]] std::span<const double> row() const { return work.row_std; }
     [[nodiscard]] std::span<const double> col() const { return work.col_std; }
     [[nodiscard]] auto& scales() { return work.in_double; }
+    [[nodiscard]] auto& best_scales() { return work.best_in_double; }
   };
   /// The same of a tile, from sums in float.
   struct measured_tile {
@@ -167,20 +168,21 @@ private:
     [[nodiscard]] std::span<const float> row() const { return work.spread.row(); }
     [[nodiscard]] std::span<const float> col() const { return work.spread.col(); }
     [[nodiscard]] auto& scales() { return work.in_float; }
+    [[nodiscard]] auto& best_scales() { return work.best_in_float; }
   };
 
   template <class Measured>
   sinkhorn_report<Real> iterate(Measured m, std::span<Real> row_scale, std::span<Real> col_scale,
                                 sinkhorn_workspace<Real>& work) const {
     const std::size_t rows = row_scale.size(), cols = col_scale.size();
-    auto& scales = m.scales();
-    scales.row.assign(rows, 1);
-    scales.col.assign(cols, 1);
+    auto &scales = m.scales(), &kept = m.best_scales();
+    for (auto* some : {&scales, &kept}) {
+      some->row.assign(rows, 1);
+      some->col.assign(cols, 1);
+    }
     work.row_factor.assign(rows, Real{1});
     work.row_factor.resize(detail::column_tile::whole(rows));
     work.col_factor.assign(cols, Real{1});
-    std::fill(row_scale.begin(), row_scale.end(), Real{1});
-    std::fill(col_scale.begin(), col_scale.end(), Real{1});
     m.measure();
     if (const Real window = options_.any_magnitude ? window_factor(m) : Real{1}; window != 1) {
       m.look_through(window);
@@ -194,17 +196,19 @@ private:
       if (k > 0) m.measure();
       ++report.evaluated;
       const Real current = imbalance<Real>(m.row(), m.col());
-      if (current <= best) {
+      const bool better = current <= best;
+      if (!better && options_.stop_when_worse) break;
+      if (better) {
         best = current;
-        std::copy(scales.row.begin(), scales.row.end(), row_scale.begin());
-        std::copy(scales.col.begin(), scales.col.end(), col_scale.begin());
-      } else if (options_.stop_when_worse) {
-        break;
+        std::swap(scales, kept);
       }
-      if (rows > 1) step(m.col(), target, m.window, std::span{scales.col}, work.col_factor);
-      if (cols > 1) step(m.row(), target, m.window, std::span{scales.row}, work.row_factor);
+      const auto& from = better ? kept : scales;
+      if (rows > 1) step(m.col(), target, m.window, from.col, scales.col, work.col_factor);
+      if (cols > 1) step(m.row(), target, m.window, from.row, scales.row, work.row_factor);
     }
     report.imbalance_after = best;
+    std::copy(kept.row.begin(), kept.row.end(), row_scale.begin());
+    std::copy(kept.col.begin(), kept.col.end(), col_scale.begin());
     return report;
   }
 
@@ -238,15 +242,16 @@ private:
   }
 
   template <class Scale>
-  void step(std::span<const Scale> sigma, Real target, Real window, std::span<Scale> scale,
-            std::span<Real> factor) const {
+  void step(std::span<const Scale> sigma, Real target, Real window, const std::vector<Scale>& from,
+            std::vector<Scale>& to, std::vector<Real>& factor) const {
     const auto log_bound = [](float bound) { return static_cast<Scale>(std::exp(static_cast<double>(bound))); };
     const detail::scale_step<Real, Scale> by{{options_.sigma_min, options_.sigma_max},
                                              {options_.ratio_min, options_.ratio_max},
                                              {log_bound(options_.log_scale_min), log_bound(options_.log_scale_max)},
                                              1 / static_cast<Scale>(target),
                                              window};
-    detail::run_wide<detail::scale_step<Real, Scale>>(by, sigma.data(), sigma.size(), scale.data(), factor.data());
+    detail::run_wide<detail::scale_step<Real, Scale>>(by, sigma.data(), sigma.size(), from.data(), to.data(),
+                                                      factor.data());
   }
 
   sinkhorn_options options_;

@@ -27,7 +27,7 @@ struct divide_loop {
   }
 };
 
-/// One step of some scales: scale *= clamp(clamp(sigma) / target), clamped, and factor = window / scale. Scales are in
+/// One step of some scales: to = from clamp(clamp(sigma) / target), clamped, and factor = window / to. Scales are in
 /// the type of the standard deviations.
 template <class Real, class Scale>
 struct scale_step {
@@ -39,25 +39,26 @@ struct scale_step {
   Real window;
 
   template <std::size_t W>
-  SINQ_INLINE static void run(const scale_step& by, const Scale* sigma, std::size_t n, Scale* scale, Real* factor) {
+  SINQ_INLINE static void run(const scale_step& by, const Scale* sigma, std::size_t n, const Scale* from, Scale* to,
+                              Real* factor) {
     constexpr std::size_t width = W < 2 ? 1 : W * sizeof(float) / sizeof(Scale);
     std::size_t k = 0;
-    for (; k + width <= n; k += width) move<width>(by, sigma + k, scale + k, factor + k);
-    for (; k < n; ++k) move<1>(by, sigma + k, scale + k, factor + k);
+    for (; k + width <= n; k += width) move<width>(by, sigma + k, from + k, to + k, factor + k);
+    for (; k < n; ++k) move<1>(by, sigma + k, from + k, to + k, factor + k);
   }
 
 private:
   template <std::size_t W>
-  SINQ_INLINE static void move(const scale_step& by, const Scale* sigma, Scale* scale, Real* factor) {
+  SINQ_INLINE static void move(const scale_step& by, const Scale* sigma, const Scale* from, Scale* to, Real* factor) {
     vec<Scale, W> x, old;
     load(sigma, x);
-    load(scale, old);
+    load(from, old);
     clamp(x, by.sigma);
     x *= by.per_target;
     clamp(x, by.ratio);
     x *= old;
     clamp(x, by.scale);
-    store(x, scale);
+    store(x, to);
     store(by.window / __builtin_convertvector(x, vec<Real, W>), factor);
   }
   template <class Vector>

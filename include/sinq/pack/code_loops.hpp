@@ -15,8 +15,10 @@ namespace sinq::detail {
 /// Codes of `Bits` bits, eight to a word: one a byte in memory, side by side in b bytes when packed.
 template <int Bits>
 struct code_words {
-  static constexpr bool has_type = Bits == 2 || Bits == 4; // 8 packed codes are an integer
+  static constexpr bool has_type = Bits == 2 || Bits == 4; // a byte is of whole codes, 8 packed codes an integer
   using packed = std::conditional_t<Bits == 2, std::uint16_t, std::uint32_t>;
+  using of_byte =
+      std::conditional_t<Bits == 2, std::uint32_t, std::uint16_t>; // codes of a byte, before they are joined
 
   /// 8 codes, one a byte, side by side in 8 b bits: neighbours are joined, then pairs, then fours.
   template <class Words>
@@ -24,6 +26,12 @@ struct code_words {
     codes = (codes & 0x00ff00ff00ff00ffu) | (codes & 0xff00ff00ff00ff00u) >> (8 - Bits);
     codes = (codes & 0x0000ffff0000ffffu) | (codes & 0xffff0000ffff0000u) >> (16 - 2 * Bits);
     codes = (codes & 0x00000000ffffffffu) | (codes & 0xffffffff00000000u) >> (32 - 4 * Bits);
+  }
+  /// The codes of a byte, one a byte, joined in the lowest of these; the others are not said.
+  template <class Words>
+  SINQ_INLINE static void join_byte(Words& codes) {
+    if constexpr (Bits == 2) codes |= codes >> 6;
+    codes |= codes >> (Bits == 2 ? 12 : 4);
   }
   /// The inverse of join.
   template <class Words>
@@ -46,7 +54,7 @@ struct pack_loop {
   SINQ_INLINE static void run(const matrix_view<const std::uint8_t>& codes, byte* to, std::size_t row_bytes,
                               std::size_t stride) {
     for (std::size_t i = 0; i < codes.rows(); ++i) {
-      __builtin_prefetch(to + (i + codes.rows()) * stride, 1); // where the rows below will go, a line or two of each
+      __builtin_prefetch(to + (i + codes.rows()) * stride, 0, 2); // where the rows below will go, a line or two of each
       pack<(W < 2 ? 1 : W / 2)>(codes.data() + i * codes.stride(), codes.cols(), to + i * stride, row_bytes);
     }
   }
@@ -54,16 +62,12 @@ struct pack_loop {
 private:
   template <std::size_t N>
   SINQ_INLINE static void pack(const std::uint8_t* codes, std::size_t count, byte* to, std::size_t bytes) {
-    vec<std::uint64_t, N> words{};
     std::size_t j = 0;
-    for (; j + 8 * N <= count; j += 8 * N, to += N * Bits, bytes -= N * Bits) {
-      load(codes + j, words);
-      code_words<Bits>::join(words);
+    for (; j + 8 * N <= count; j += 8 * N, to += N * Bits, bytes -= N * Bits)
       if (bytes >= N * Bits + 8)
-        write<true>(words, to);
+        write<N, true>(codes + j, to);
       else
-        write<false>(words, to);
-    }
+        write<N, false>(codes + j, to);
     for (; j < count; j += 8) {
       std::uint64_t word = 0;
       const std::size_t some = std::min<std::size_t>(Bits, bytes);
@@ -76,18 +80,23 @@ private:
     std::fill_n(to, bytes, byte{0});
   }
   /// @tparam Spare  8 bytes may be written for a word whose bytes are no integer: zeros are overwritten by the next one
-  template <bool Spare, class Words>
-  SINQ_INLINE static void write(const Words& words, byte* to) {
-    constexpr std::size_t count = sizeof words / sizeof words[0];
-    if constexpr (Bits == 8)
-      store(words, to);
-    else if constexpr (code_words<Bits>::has_type)
-      store(__builtin_convertvector(words, vec<typename code_words<Bits>::packed, count>), to);
-    else
-      for (std::size_t k = 0; k < count; ++k) {
-        const std::uint64_t word = words[k];
-        std::memcpy(to + k * Bits, &word, Spare ? 8 : Bits);
-      }
+  template <std::size_t N, bool Spare>
+  SINQ_INLINE static void write(const std::uint8_t* codes, byte* to) {
+    if constexpr (code_words<Bits>::has_type) {
+      vec<typename code_words<Bits>::of_byte, N * Bits> some;
+      load(codes, some);
+      code_words<Bits>::join_byte(some);
+      store(__builtin_convertvector(some, vec<std::uint8_t, N * Bits>), to);
+      return;
+    }
+    vec<std::uint64_t, N> words;
+    load(codes, words);
+    code_words<Bits>::join(words);
+    if constexpr (Bits == 8) return store(words, to);
+    for (std::size_t k = 0; k < N; ++k) {
+      const std::uint64_t word = words[k];
+      std::memcpy(to + k * Bits, &word, Spare ? 8 : Bits);
+    }
   }
 };
 

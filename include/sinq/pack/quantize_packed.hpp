@@ -4,6 +4,7 @@
 #include "pack.hpp"
 
 #include <atomic>
+#include <memory>
 #include <utility>
 #include <vector>
 
@@ -34,15 +35,17 @@ public:
 
   void put_groups(std::size_t row, std::size_t group, matrix_view<const float> scale,
                   matrix_view<const float> zero) override {
-    const std::size_t first = row * format_.groups() + group;
-    std::vector<float> back(scale.rows() * scale.cols());
-    bool fit = std::all_of(scale.data(), scale.data() + back.size(), [&](float value) {
-      return value == 0 || (std::fabs(value) >= limits_.least && std::fabs(value) <= limits_.most);
-    });
-    put(scale, parts_.scale.data(), first, back);
+    const std::size_t first = row * format_.groups() + group, count = scale.rows() * scale.cols();
+    const auto back = std::make_unique_for_overwrite<float[]>(count);
+    bool fit = true;
+    for (std::size_t n = 0; n < count; ++n) {
+      const float size = std::fabs(scale.data()[n]);
+      fit &= (size == 0) | ((size >= limits_.least) & (size <= limits_.most));
+    }
+    put(scale, parts_.scale.data(), first, {back.get(), count});
     if (format_.has_zero) {
-      put(zero, parts_.zero.data(), first, back);
-      for (std::size_t n = 0; n < back.size(); ++n) fit &= std::fabs(back[n] - zero.data()[n]) <= zero_tolerance;
+      put(zero, parts_.zero.data(), first, {back.get(), count});
+      for (std::size_t n = 0; n < count; ++n) fit &= std::fabs(back[n] - zero.data()[n]) <= zero_tolerance;
     }
     if (!fit) all_fit_.store(false, std::memory_order_relaxed);
   }
@@ -58,11 +61,11 @@ private:
     SINQ_ASSERT(values.stride() == values.cols());
     const dtype type = storage(format_.aux);
     const std::size_t size = size_bytes(type), row_bytes = values.cols() * size;
-    std::vector<byte> stored(back.size() * size);
-    store_floats({values.data(), back.size()}, type, stored.data());
-    load_floats(stored.data(), type, back);
+    const auto stored = std::make_unique_for_overwrite<byte[]>(back.size() * size);
+    store_floats({values.data(), back.size()}, type, stored.get());
+    load_floats(stored.get(), type, back);
     for (std::size_t i = 0; i < values.rows(); ++i)
-      std::memcpy(to + (first + i * format_.groups()) * size, stored.data() + i * row_bytes, row_bytes);
+      std::memcpy(to + (first + i * format_.groups()) * size, stored.get() + i * row_bytes, row_bytes);
   }
 
   matrix_format format_;

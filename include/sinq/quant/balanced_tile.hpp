@@ -29,9 +29,14 @@ concept lane_quantizer = requires(const Q& q, std::span<float> groups) {
 ///   W_hat[i][j] = (w[i][j] / t[j]) / row_scale[i]
 class balanced_tile {
 public:
-  /// Rows [i0, i0 + N) and columns [j0, j0 + K) of a weight; false if one of them is not finite.
+  /// Rows [i0, i0 + N) and columns [j0, j0 + K) of a weight; false if one of them is not finite. Those that are loaded
+  /// already stay.
   [[nodiscard]] bool load(const weight_view& w, std::size_t i0, std::size_t j0, std::size_t rows, std::size_t cols) {
-    sinkhorn_.tile.assign(w, i0, j0, rows, cols);
+    if (next_.w != &w || next_.i0 != i0 || next_.j0 != j0 || next_.loaded != rows || cols != weights().cols())
+      sinkhorn_.tile.assign(w, i0, j0, rows, cols);
+    next_ = {};
+    walk_ = {};
+    largest_ = weights().largest();
     row_scale_.assign(column_tile::whole(rows), 1.0f);
     minus_col_.resize(cols);
     per_col_.resize(cols);
@@ -40,7 +45,20 @@ public:
     mean_.resize(most_rows);
     code_stride_ = (cols + 63) / 64 * 64;
     codes_.resize(most_rows * code_stride_);
-    return is_finite(weights().largest());
+    return is_finite(largest_);
+  }
+  /// Says which tile of the same shape comes next, so that load_next can take it in place of parts that are done with.
+  void expect(const weight_view& w, std::size_t i0, std::size_t j0) {
+    next_ = {&w, i0, j0, 0};
+    const byte* const from = w.bytes(i0, j0);
+    const std::size_t before = reinterpret_cast<std::uintptr_t>(from) % row_walk::line;
+    walk_ = {from - before, before + weights().cols() * size_bytes(w.type()), w.row_bytes(), weights().rows()};
+  }
+  /// Takes the rows of the next tile, if there is one, in place of the part that begins with row `begin`.
+  void load_next(std::size_t begin) {
+    if (next_.w == nullptr) return;
+    sinkhorn_.tile.replace(*next_.w, next_.i0, next_.j0, begin, count(begin));
+    next_.loaded += count(begin);
   }
   [[nodiscard]] const column_tile& weights() const { return sinkhorn_.tile; }
 
@@ -77,7 +95,7 @@ public:
   template <class Q>
   void quantize(const Q& q, std::size_t begin) {
     if constexpr (lane_quantizer<Q>)
-      if (q.takes_lanes() && weights().largest() < 0x1p120f) return quantize_lanes(q, begin);
+      if (q.takes_lanes() && largest_ < 0x1p120f) return quantize_lanes(q, begin);
     rows_.resize(most_rows * weights().cols());
     const matrix_view<float> rows{rows_.data(), column_tile::whole(count(begin)), weights().cols()};
     run_wide<lanes_to_rows_loop>(lanes(begin), t_, rows);
@@ -90,7 +108,7 @@ public:
   [[nodiscard]] std::span<float> zero() { return high_; } ///< the same, or the largest
 
 private:
-  static constexpr std::size_t most_rows = 64; // of a part, which never crosses the chunks of the tile
+  static constexpr std::size_t most_rows = 32; // of a part, which never crosses the chunks of the tile
   static_assert(column_tile::most_height % most_rows == 0);
 
   [[nodiscard]] lane_rows lanes(std::size_t begin) {
@@ -101,9 +119,9 @@ private:
             w.stride(),
             row_scale_.data() + begin,
             minus_col_.data(),
-            per_col_.data()};
+            per_col_.data(),
+            &walk_};
   }
-
   template <lane_quantizer Q>
   void quantize_lanes(const Q& q, std::size_t begin) {
     const std::size_t groups = column_tile::whole(count(begin));
@@ -116,7 +134,16 @@ private:
     codes_of_part_ = {codes_.data(), count(begin), weights().cols(), code_stride_};
   }
 
+  /// A tile that comes after this one, and how many of its rows are here.
+  struct next_tile {
+    const weight_view* w = nullptr;
+    std::size_t i0 = 0, j0 = 0, loaded = 0;
+  };
+
   sinkhorn_workspace<float> sinkhorn_;
+  float largest_ = 0; ///< magnitude of the weights of this tile
+  next_tile next_;
+  row_walk walk_;
   const float* t_ = nullptr;
   std::vector<float> row_scale_; ///< filled up with ones to a multiple of 16
   std::vector<float> minus_col_, per_col_;

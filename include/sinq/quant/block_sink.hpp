@@ -54,9 +54,10 @@ namespace detail {
 struct tile_result {
   block_sink& sink;
   std::size_t row, col; ///< its first, in the matrix
-  float* scale;         ///< [N]
-  float* zero;          ///< [N]
+  float* scale;         ///< [N], `groups` floats from row to row
+  float* zero;          ///< the same
   float* t;             ///< [cols]; null where there is none
+  std::size_t groups = 1;
 };
 
 /// A quantizer of whole tiles that needs no quantized_matrix of them, but a workspace that the tile is loaded into.

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "../core/finite.hpp"
 #include "../core/levels.hpp"
 #include "../core/wide.hpp"
 
@@ -9,6 +10,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <limits>
 #include <span>
 
 namespace sinq::detail {
@@ -31,16 +33,25 @@ struct uniform_grid {
   /// `nearest` of one or many.
   template <class Vector>
   SINQ_INLINE void round(const Vector& position, Vector& level) const {
-    const Vector most = Vector{} + top, least = Vector{} + bottom;
-    level = position < most ? position : most;
-    level = ((level > least ? level : least) + 0x1p23f) - 0x1p23f;
+    clamp(position, level);
+    level = (level + 0x1p23f) - 0x1p23f;
   }
   /// `code` of many.
   template <class Vector, class Codes>
   SINQ_INLINE void find_codes(const Vector& position, Codes& code) const {
     Vector level;
-    round(position, level);
-    code = __builtin_convertvector(level, Codes);
+    clamp(position, level);
+    const Vector shifted = level + 0x1p23f; // its low bits are the nearest integer
+    __builtin_memcpy(&code, &shifted, sizeof code);
+    code &= 0xff;
+  }
+
+private:
+  template <class Vector>
+  SINQ_INLINE void clamp(const Vector& position, Vector& level) const {
+    const Vector most = Vector{} + top, least = Vector{} + bottom;
+    level = position < most ? position : most;
+    level = level > least ? level : least;
   }
 };
 
@@ -98,25 +109,73 @@ struct codebook_grid {
 };
 
 /// A codebook_grid of few levels, whose borders fit in registers.
+///
+/// Where a vector has 16 lanes, positions are looked up in 32 cells of equal width from the lowest level to the
+/// highest, if no two borders share one: what is left is one comparison.
 template <std::size_t Count>
 struct few_levels_grid {
-  explicit few_levels_grid(const codebook_grid& grid) {
+  explicit few_levels_grid(const codebook_grid& grid) : low{grid.lowest()}, high{grid.highest()} {
     SINQ_ASSERT(grid.count == Count);
     std::copy_n(grid.border.begin(), border.size(), border.begin());
+    per_cell = static_cast<float>(cells - 2) / (high - low);
+    to_cells -= std::nearbyint(low * per_cell);
+    cell_border.fill(std::numeric_limits<float>::infinity());
+    for (const float b : border) {
+      vec<std::int32_t, 1> place;
+      find_cells(vec<float, 1>{b}, place);
+      const std::size_t cell = static_cast<std::size_t>(place[0]) % cells;
+      has_cells &= !is_finite(cell_border[cell]);
+      cell_border[cell] = b;
+      for (std::size_t n = cell + 1; n < cells; ++n) ++cell_code[n];
+    }
   }
 
-  /// The binary search of codebook_grid::code for one or many.
+  /// codebook_grid::code of one or many.
   template <class Vector, class Codes>
   SINQ_INLINE void find_codes(const Vector& position, Codes& code) const {
+#if SINQ_X86
+    if constexpr (sizeof position == sizeof(vec<float, 16>))
+      if (has_cells) return look_up_codes(position, code);
+#endif
     Vector borders[Count - 1];
     for (std::size_t n = 0; n + 1 < Count; ++n) borders[n] = Vector{} + border[n];
     code = Codes{};
     search<Count>(position, borders, code);
   }
 
+  static constexpr std::size_t cells = 32;
   std::array<float, Count - 1> border;
+  float low, high, per_cell, to_cells = 0x1.8p23f; ///< the low bits of position * per_cell + to_cells are a cell
+  std::array<float, cells> cell_border{};          ///< the one in the cell, or infinity
+  std::array<std::int32_t, cells> cell_code{};     ///< borders in lower cells
+  bool has_cells = true;
 
 private:
+  /// A cell in the low bits: the product is rounded once, so that positions and borders fall into them alike.
+  template <class Vector, class Places>
+  SINQ_INLINE void find_cells(const Vector& position, Places& place) const {
+    Vector shifted = Vector{} + to_cells;
+    add_product(position, Vector{} + per_cell, shifted);
+    __builtin_memcpy(&place, &shifted, sizeof place);
+  }
+#if SINQ_X86
+  template <class Vector, class Codes>
+  SINQ_INLINE void look_up_codes(const Vector& position, Codes& code) const {
+    Vector inside = position < high ? position : Vector{} + high, borders[2], nearest;
+    inside = inside > low ? inside : Vector{} + low;
+    Codes codes[2], place;
+    for (std::size_t n = 0; n < 2; ++n) {
+      load(cell_border.data() + n * 16, borders[n]);
+      load(cell_code.data() + n * 16, codes[n]);
+    }
+    find_cells(inside, place);
+    code = place;
+    look_up(borders, place);
+    look_up(codes, code);
+    __builtin_memcpy(&nearest, &place, sizeof nearest);
+    code -= position > nearest;
+  }
+#endif
   /// Each step keeps the borders of one half.
   template <std::size_t Left, class Vector, class Codes>
   SINQ_INLINE static void search(const Vector& position, const Vector* borders, Codes& code) {

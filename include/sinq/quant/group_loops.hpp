@@ -30,14 +30,49 @@ struct rows_result {
 struct group_range_loop {
   template <std::size_t W>
   SINQ_INLINE static void run(const grouped_rows& rows, float* low, float* high) {
-    std::size_t n = 0;
-    for (std::size_t i = 0; i < rows.w.rows(); ++i)
-      for (std::size_t j = 0; j < rows.w.cols(); j += rows.group_size, ++n) {
-        const float* const w = rows.w.data() + i * rows.w.stride() + j;
-        const std::size_t count = std::min(rows.group_size, rows.w.cols() - j);
-        low[n] = high[n] = w[0];
-        widen_loop<float>::template run<W>(w, count, low[n], high[n]);
+    const std::size_t whole = rows.group_size % W == 0 ? rows.w.cols() / rows.group_size / W * W : 0;
+    for (std::size_t i = 0, n = 0; i < rows.w.rows(); ++i) {
+      const float* const w = rows.w.data() + i * rows.w.stride();
+      std::size_t g = 0;
+      for (; g < whole; g += W, n += W) find<W>(w + g * rows.group_size, rows.group_size, low + n, high + n);
+      for (std::size_t j = g * rows.group_size; j < rows.w.cols(); j += rows.group_size, ++n) {
+        low[n] = high[n] = w[j];
+        widen_loop<float>::template run<W>(w + j, std::min(rows.group_size, rows.w.cols() - j), low[n], high[n]);
       }
+    }
+  }
+
+private:
+  struct take_lower {
+    template <class Vector>
+    SINQ_INLINE void operator()(Vector& a, const Vector& b) const {
+      a = b < a ? b : a;
+    }
+  };
+  struct take_higher {
+    template <class Vector>
+    SINQ_INLINE void operator()(Vector& a, const Vector& b) const {
+      a = b > a ? b : a;
+    }
+  };
+
+  /// W groups at a time, whose lanes are compared in one tree.
+  template <std::size_t W>
+  SINQ_INLINE static void find(const float* w, std::size_t group_size, float* low, float* high) {
+    vec<float, W> lows[W], highs[W], x;
+    for (std::size_t n = 0; n < W; ++n, w += group_size) {
+      load(w, x);
+      lows[n] = highs[n] = x;
+      for (std::size_t k = W; k < group_size; k += W) {
+        load(w + k, x);
+        lows[n] = x < lows[n] ? x : lows[n];
+        highs[n] = x > highs[n] ? x : highs[n];
+      }
+    }
+    join_lanes<W>(lows, take_lower{});
+    join_lanes<W>(highs, take_higher{});
+    store(lows[0], low);
+    store(highs[0], high);
   }
 };
 
@@ -70,7 +105,7 @@ private:
     const float inverse = 1 / scale;
     std::size_t k = 0;
     for (; k + W <= count; k += W) {
-      __builtin_prefetch(w + k + ahead);
+      __builtin_prefetch(w + k + ahead, 0, 2); // into the second cache: many lines may be on their way there
       write<W>(w + k, scale, inverse, zero, grid, codes + k);
     }
     for (; k < count; ++k) write<1>(w + k, scale, inverse, zero, grid, codes + k);

@@ -65,8 +65,8 @@ public:
       for (std::size_t i = 0; i < count; ++i) zeros[i] = scale[i] == 0 && zero[i] == 0;
       inner_.fit(scale, zero);
       for (std::size_t i = 0; i < count; ++i) {
-        to.scale[begin + i] = zeros[i] ? 0 : scale[i] * work.row_scale()[begin + i];
-        to.zero[begin + i] = zero[i];
+        to.scale[(begin + i) * to.groups] = zeros[i] ? 0 : scale[i] * work.row_scale()[begin + i];
+        to.zero[(begin + i) * to.groups] = zero[i];
       }
     }
   }

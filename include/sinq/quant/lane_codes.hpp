@@ -12,6 +12,21 @@ SINQ_SEPARATE_ROUNDING_BEGIN
 
 namespace sinq::detail {
 
+/// A walk over rows in memory that will be read soon: one at a time is fetched into the second cache, between other
+/// work, as a core waits for few lines at once.
+struct row_walk {
+  static constexpr std::size_t line = buffer_alignment_bytes;
+  const byte* row = nullptr;
+  std::size_t row_bytes = 0, stride = 0, rows = 0; ///< bytes of a row, from one row to the next
+
+  SINQ_INLINE void fetch() {
+    if (rows == 0) return;
+    for (std::size_t at = 0; at < row_bytes; at += line) __builtin_prefetch(row + at, 0, 2);
+    row += stride;
+    --rows;
+  }
+};
+
 /// Some rows of one chunk of a tile, a multiple of 16 of them, and what they are divided by.
 struct lane_rows {
   float* w; ///< of the first row and column
@@ -19,6 +34,7 @@ struct lane_rows {
   const float* row;       ///< [rows]
   const float* minus_col; ///< [K]
   const float* per_col;   ///< [K] reciprocals
+  row_walk* next;         ///< of weights that will be read after these
 };
 
 /// w[i][j] <- w[i][j] / col[j], and the least, largest and, if asked for, mean (w[i][j] / col[j]) / row[i] of each row.
@@ -28,23 +44,45 @@ template <bool Mean>
 struct lane_range_loop {
   template <std::size_t W>
   SINQ_INLINE static void run(const lane_rows& shared, float* lows, float* highs, float* means) {
-    const lane_rows r = shared; // a copy, which no weight that is written can change
+    const lane_rows r = shared; // copies, which no weight that is written can change
+    row_walk next = *r.next;
     for (std::size_t i = 0; i < r.rows; i += W) {
-      vec<float, W> x, row, sum[4]{}, low = vec<float, W>{} + std::numeric_limits<float>::max(), high = -low;
-      for (std::size_t j = 0; j < r.cols; ++j) {
-        load(r.w + j * r.stride + i, x);
-        __builtin_prefetch(r.w + j * r.stride + i + tile_lanes, 1);
-        fast_divisor<W>{vec<float, W>{} + r.minus_col[j], vec<float, W>{} + r.per_col[j]}.divide(x);
-        store(x, r.w + j * r.stride + i);
-        low = x < low ? x : low;
-        high = x > high ? x : high;
-        if constexpr (Mean) sum[j % 4] += x;
+      constexpr std::size_t parts = 4; // whose sums and comparisons do not wait for each other
+      vec<float, W> row, sum[parts]{}, low[parts], high[parts];
+      for (std::size_t k = 0; k < parts; ++k) {
+        low[k] = vec<float, W>{} + std::numeric_limits<float>::max();
+        high[k] = -low[k];
+      }
+      std::size_t j = 0;
+      for (; j + parts <= r.cols; j += parts) {
+        if (j % (2 * parts) == 0) next.fetch();
+        for (std::size_t k = 0; k < parts; ++k) add<W>(r, i, j + k, low[k], high[k], sum[k]);
+      }
+      for (std::size_t k = 0; j < r.cols; ++j, ++k) add<W>(r, i, j, low[k], high[k], sum[k]);
+      for (std::size_t k = 1; k < parts; ++k) {
+        low[0] = low[k] < low[0] ? low[k] : low[0];
+        high[0] = high[k] > high[0] ? high[k] : high[0];
       }
       load(r.row + i, row);
-      store(low / row, lows + i);
-      store(high / row, highs + i);
+      store(low[0] / row, lows + i);
+      store(high[0] / row, highs + i);
       if constexpr (Mean) store(((sum[0] + sum[1]) + (sum[2] + sum[3])) / static_cast<float>(r.cols) / row, means + i);
     }
+    *r.next = next;
+  }
+
+private:
+  template <std::size_t W>
+  SINQ_INLINE static void add(const lane_rows& r, std::size_t i, std::size_t j, vec<float, W>& low, vec<float, W>& high,
+                              vec<float, W>& sum) {
+    vec<float, W> x;
+    load(r.w + j * r.stride + i, x);
+    __builtin_prefetch(r.w + j * r.stride + i + tile_lanes, 1);
+    fast_divisor<W>{vec<float, W>{} + r.minus_col[j], vec<float, W>{} + r.per_col[j]}.divide(x);
+    store(x, r.w + j * r.stride + i);
+    low = x < low ? x : low;
+    high = x > high ? x : high;
+    if constexpr (Mean) sum += x;
   }
 };
 
@@ -59,6 +97,7 @@ struct lane_code_loop {
                               const float* zero, std::uint8_t* codes, std::size_t code_stride) {
     const Grid grid = shared_grid; // copies, which no code that is written can change
     const lane_rows r = shared;
+    row_walk next = *r.next;
     for (std::size_t i = 0; i < r.rows; i += W) {
       vec<float, W> row, s, place;
       load(r.row + i, row);
@@ -74,6 +113,7 @@ struct lane_code_loop {
         for (std::size_t n = 0; n < W; ++n) {
           words[n] = vec<std::int32_t, W>{};
           const std::size_t begin = j + 4 * n;
+          if (n % 2 == 0) next.fetch();
           for (std::size_t k = 0; k < 4 && begin + k < r.cols; ++k) {
             vec<float, W> x;
             vec<std::int32_t, W> code;
@@ -88,6 +128,7 @@ struct lane_code_loop {
         for (std::size_t n = 0; n < W; ++n) store(words[n], codes + (i + n) * code_stride + j);
       }
     }
+    *r.next = next;
   }
 };
 

@@ -53,9 +53,10 @@ public:
     for (std::size_t begin = 0; begin < work.weights().rows(); begin += work.count(begin)) {
       work.quantize(inner_, begin);
       to.sink.put_codes(to.row + begin, to.col, work.codes());
+      work.load_next(begin);
       for (std::size_t i = 0; i < work.count(begin); ++i) {
-        to.scale[begin + i] = work.scale()[i] * work.row_scale()[begin + i];
-        to.zero[begin + i] = work.zero()[i];
+        to.scale[(begin + i) * to.groups] = work.scale()[i] * work.row_scale()[begin + i];
+        to.zero[(begin + i) * to.groups] = work.zero()[i];
       }
     }
   }

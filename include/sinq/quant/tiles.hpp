@@ -172,28 +172,10 @@ template <class Q>
   if (!part) return part.error();
   SINQ_ASSERT(part->format.has_zero == format.has_zero && part->format.has_col_scale == format.has_col_scale);
   if (!part->codes.empty()) to.sink.put_codes(to.row, to.col, part->code_matrix());
-  std::copy(part->scale.begin(), part->scale.end(), to.scale);
-  std::copy(part->zero.begin(), part->zero.end(), to.zero);
+  for (std::size_t i = 0; i < part->scale.size(); ++i) to.scale[i * to.groups] = part->scale[i];
+  for (std::size_t i = 0; i < part->zero.size(); ++i) to.zero[i * to.groups] = part->zero[i];
   std::copy(part->col_scale.begin(), part->col_scale.end(), to.t);
   return {};
-}
-
-/// Hands on scales and zero points [tiles x rows], row by row.
-inline void put_groups_of_tiles(block_sink& sink, std::size_t row, std::size_t group, matrix_view<const float> scale,
-                                matrix_view<const float> zero) {
-  constexpr std::size_t rows_at_once = 256;
-  std::vector<float> some(2 * rows_at_once * scale.rows());
-  for (std::size_t begin = 0; begin < scale.cols(); begin += rows_at_once) {
-    const std::size_t count = std::min(rows_at_once, scale.cols() - begin);
-    const matrix_view<float> scales{some.data(), count, scale.rows()};
-    const matrix_view<float> zeros{some.data() + count * scale.rows(), count, scale.rows()};
-    for (std::size_t i = 0; i < count; ++i)
-      for (std::size_t tile = 0; tile < scale.rows(); ++tile) {
-        scales(i, tile) = scale(tile, begin + i);
-        zeros(i, tile) = zero(tile, begin + i);
-      }
-    sink.put_groups(row + begin, group, scales, zeros);
-  }
 }
 
 /// Quantizes W in tiles of one group of columns, in parallel; see quantize_tiles.
@@ -216,20 +198,21 @@ template <quantizer Q>
     const std::size_t height = std::min(rows, w.rows() - i0), width = std::min(bundle_cols, w.cols() - j0);
     const std::size_t tiles = (width + cols - 1) / cols;
     typename tile_workspace_of<Q>::type work;
-    std::vector<float> scale(tiles * height), zero(tiles * height); // tile after tile
+    std::vector<float> scale(height * tiles), zero(height * tiles);
     for (std::size_t tile = 0; tile < tiles; ++tile) {
       const std::size_t col = j0 + tile * cols;
       float* const t = format.has_col_scale ? &out.col_scale[format.row_tile(i0) * w.cols() + col] : nullptr;
-      const tile_result to{*target, i0, col, scale.data() + tile * height, zero.data() + tile * height, t};
+      const tile_result to{*target, i0, col, scale.data() + tile, zero.data() + tile, t, tiles};
       if (!work.load(w, i0, col, height, std::min(cols, w.cols() - col)))
         return make_error(errc::non_finite, "non-finite weight");
+      if constexpr (requires { work.expect(w, i0, col); })
+        if (tile + 1 < tiles && w.cols() - col >= 2 * cols) work.expect(w, i0, col + cols);
       if constexpr (tile_quantizer<Q>)
         q.tile(work, to);
       else if (result<void> ok = quantize_tile(q, work.view, format, to); !ok)
         return ok;
     }
-    put_groups_of_tiles(*target, i0, j0 / format.group_size, {scale.data(), tiles, height},
-                        {zero.data(), tiles, height});
+    (*target).put_groups(i0, j0 / format.group_size, {scale.data(), height, tiles}, {zero.data(), height, tiles});
     return {};
   };
   result<void> done = parallel_for(run.on(), row_tiles * bundles, 1, quantize_bundle, run.progress);
