@@ -3,8 +3,8 @@
 #include "../quant/quantize.hpp"
 #include "pack.hpp"
 
+#include <array>
 #include <atomic>
-#include <memory>
 #include <utility>
 #include <vector>
 
@@ -35,18 +35,16 @@ public:
 
   void put_groups(std::size_t row, std::size_t group, matrix_view<const float> scale,
                   matrix_view<const float> zero) override {
-    const std::size_t first = row * format_.groups() + group, count = scale.rows() * scale.cols();
-    const auto back = std::make_unique_for_overwrite<float[]>(count);
+    constexpr std::size_t most = 512;
+    const std::size_t cols = std::min(scale.cols(), most), rows = most / cols;
     bool fit = true;
-    for (std::size_t n = 0; n < count; ++n) {
-      const float size = std::fabs(scale.data()[n]);
-      fit &= (size == 0) | ((size >= limits_.least) & (size <= limits_.most));
-    }
-    put(scale, parts_.scale.data(), first, {back.get(), count});
-    if (format_.has_zero) {
-      put(zero, parts_.zero.data(), first, {back.get(), count});
-      for (std::size_t n = 0; n < count; ++n) fit &= std::fabs(back[n] - zero.data()[n]) <= zero_tolerance;
-    }
+    for (std::size_t i = 0; i < scale.rows(); i += rows)
+      for (std::size_t g = 0; g < scale.cols(); g += cols) {
+        const std::size_t height = std::min(rows, scale.rows() - i), width = std::min(cols, scale.cols() - g);
+        const std::size_t first = (row + i) * format_.groups() + group + g;
+        fit &= put<most, false>(scale.block(i, g, height, width), parts_.scale.data(), first);
+        if (format_.has_zero) fit &= put<most, true>(zero.block(i, g, height, width), parts_.zero.data(), first);
+      }
     if (!fit) all_fit_.store(false, std::memory_order_relaxed);
   }
 
@@ -56,16 +54,30 @@ public:
   [[nodiscard]] packed_parts take() { return std::move(parts_); }
 
 private:
-  /// Stores values from element `first` on, row by row. @param back  what is stored, in floats again
-  void put(matrix_view<const float> values, byte* to, std::size_t first, std::span<float> back) const {
-    SINQ_ASSERT(values.stride() == values.cols());
+  /// Stores values from element `first` on, row by row; whether they are in range or, of zero points, near what is
+  /// stored. @pre they lie side by side, `Most` of them or fewer
+  template <std::size_t Most, bool Zero>
+  [[nodiscard]] bool put(matrix_view<const float> values, byte* to, std::size_t first) const {
+    const std::size_t count = values.rows() * values.cols();
+    SINQ_ASSERT(count <= Most && (values.stride() == values.cols() || values.rows() == 1));
     const dtype type = storage(format_.aux);
     const std::size_t size = size_bytes(type), row_bytes = values.cols() * size;
-    const auto stored = std::make_unique_for_overwrite<byte[]>(back.size() * size);
-    store_floats({values.data(), back.size()}, type, stored.get());
-    load_floats(stored.get(), type, back);
+    std::array<byte, Most * sizeof(float)> stored;
+    store_floats({values.data(), count}, type, stored.data());
     for (std::size_t i = 0; i < values.rows(); ++i)
-      std::memcpy(to + (first + i * format_.groups()) * size, stored.get() + i * row_bytes, row_bytes);
+      std::memcpy(to + (first + i * format_.groups()) * size, stored.data() + i * row_bytes, row_bytes);
+    bool fit = true;
+    if constexpr (Zero) {
+      std::array<float, Most> back;
+      load_floats(stored.data(), type, std::span{back}.first(count));
+      for (std::size_t n = 0; n < count; ++n) fit &= std::fabs(back[n] - values.data()[n]) <= zero_tolerance;
+    } else {
+      for (std::size_t n = 0; n < count; ++n) {
+        const float magnitude = std::fabs(values.data()[n]);
+        fit &= magnitude == 0 || (magnitude >= limits_.least && magnitude <= limits_.most);
+      }
+    }
+    return fit;
   }
 
   matrix_format format_;

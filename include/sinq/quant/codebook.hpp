@@ -15,16 +15,39 @@ namespace detail {
 struct group_mean_loop {
   template <std::size_t W>
   SINQ_INLINE static void run(const grouped_rows& rows, float* mean) {
-    for (std::size_t i = 0; i < rows.w.rows(); ++i)
-      for (std::size_t j = 0; j < rows.w.cols(); j += rows.group_size) {
+    constexpr std::size_t width = W < 2 ? 1 : W / 2;
+    const std::size_t whole = rows.w.cols() / rows.group_size / width * width;
+    for (std::size_t i = 0; i < rows.w.rows(); ++i) {
+      const float* const w = rows.w.data() + i * rows.w.stride();
+      std::size_t g = 0;
+      for (; g < whole; g += width, mean += width) find_some<width>(w + g * rows.group_size, rows.group_size, mean);
+      for (std::size_t j = g * rows.group_size; j < rows.w.cols(); j += rows.group_size) {
         const std::size_t count = std::min(rows.group_size, rows.w.cols() - j);
-        *mean++ = find<(W < 2 ? 1 : W / 2)>(rows.w.data() + i * rows.w.stride() + j, count);
+        vec<double, width> sum;
+        add_all<width>(w + j, count, sum);
+        sum_of_lanes<width>(sum);
+        *mean++ = static_cast<float>(sum[0] / static_cast<double>(count));
       }
+    }
   }
 
 private:
+  struct add_one {
+    template <class Vector>
+    SINQ_INLINE void operator()(Vector& a, const Vector& b) const {
+      a += b;
+    }
+  };
+  /// W groups at a time, whose lanes are added in one tree.
   template <std::size_t W>
-  SINQ_INLINE static float find(const float* w, std::size_t count) {
+  SINQ_INLINE static void find_some(const float* w, std::size_t group_size, float* mean) {
+    vec<double, W> sums[W];
+    for (std::size_t n = 0; n < W; ++n) add_all<W>(w + n * group_size, group_size, sums[n]);
+    join_lanes<W>(sums, add_one{});
+    store(__builtin_convertvector(sums[0] / static_cast<double>(group_size), vec<float, W>), mean);
+  }
+  template <std::size_t W>
+  SINQ_INLINE static void add_all(const float* w, std::size_t count, vec<double, W>& to) {
     constexpr std::size_t pieces = reduction_lanes / W;
     vec<double, W> sum[pieces]{};
     std::size_t k = 0;
@@ -36,8 +59,7 @@ private:
     }
     for (std::size_t half = pieces / 2; half > 0; half /= 2)
       for (std::size_t p = 0; p < half; ++p) sum[p] += sum[p + half];
-    sum_of_lanes<W>(sum[0]);
-    return static_cast<float>(sum[0][0] / static_cast<double>(count));
+    to = sum[0];
   }
   template <std::size_t W, std::size_t Pieces>
   SINQ_INLINE static void add(const float* w, vec<double, W> (&sum)[Pieces]) {
