@@ -1,5 +1,6 @@
 #include "support/catch.hpp"
 #include "support/compare.hpp"
+#include "support/each_isa.hpp"
 #include "support/methods.hpp"
 
 #include <sinq/pack/pack.hpp>
@@ -59,6 +60,39 @@ TEST_CASE("codes are those of the nearest level, the lower one of two") {
       INFO(book.bits << " bits at " << places[n]);
       CHECK(codes[n] == first_nearest(book.levels, double{places[n]}));
     }
+  }
+}
+
+TEST_CASE("positions at and beside every border are found alike on every instruction set") {
+  for (const sinq::codebook& book : every_book()) {
+    const sinq::detail::codebook_grid grid{book.levels};
+    std::vector<float> positions{-9, 9, book.levels.front(), book.levels.back()};
+    for (std::size_t n = 0; n + 1 < grid.count; ++n)
+      for (const float towards : {-9.0f, grid.border[n], 9.0f})
+        positions.push_back(std::nextafter(grid.border[n], towards));
+    while (positions.size() % 16 != 0) positions.push_back(0);
+    for (const sinq::isa id : isas_here()) {
+      const on_isa on{id};
+      INFO(to_string(id) << ", " << grid.count << " levels");
+      std::vector<std::uint8_t> codes(positions.size());
+      sinq::codebook_quantizer{book}.assign(positions, {1.0f, 0.0f}, codes);
+      for (std::size_t n = 0; n < positions.size(); ++n) {
+        INFO(positions[n]);
+        CHECK(codes[n] == grid.code(positions[n]));
+      }
+    }
+  }
+}
+
+TEST_CASE("levels that share a cell are told apart") {
+  const sinq::codebook book = made({-1, -0.5f, 0.25f, 0.2500001f, 0.2500002f, 0.5f, 0.75f, 1});
+  std::vector<float> twice;
+  for (int n = 0; n < 2; ++n) twice.insert(twice.end(), book.levels.begin(), book.levels.end());
+  for (const sinq::isa id : isas_here()) {
+    const on_isa on{id};
+    std::vector<std::uint8_t> codes(16);
+    sinq::codebook_quantizer{book}.assign(twice, {1.0f, 0.0f}, codes);
+    for (std::size_t n = 0; n < codes.size(); ++n) CHECK(codes[n] == n % 8);
   }
 }
 

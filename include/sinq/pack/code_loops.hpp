@@ -18,8 +18,7 @@ template <int Bits>
 struct code_words {
   static constexpr bool has_type = Bits == 2 || Bits == 4; // a byte is of whole codes, 8 packed codes an integer
   using packed = std::conditional_t<Bits == 2, std::uint16_t, std::uint32_t>;
-  using of_byte =
-      std::conditional_t<Bits == 2, std::uint32_t, std::uint16_t>; // codes of a byte, before they are joined
+  using of_byte = std::conditional_t<Bits == 2, std::uint32_t, std::uint16_t>; // its codes before they are joined
 
   /// 8 codes, one a byte, side by side in 8 b bits: neighbours are joined, then pairs, then fours.
   template <class Words>
