@@ -168,7 +168,13 @@ SINQ_INLINE void transpose(Vector (&rows)[W]) {
   }
 }
 
-#if SINQ_X86
+/// Whether look_up is there: clang refuses AVX-512 in a function that is inlined into one for it.
+#if SINQ_X86 && !defined(__clang__)
+#define SINQ_LOOK_UP 1
+#else
+#define SINQ_LOOK_UP 0
+#endif
+#if SINQ_LOOK_UP
 /// Replaces 16 places, each modulo 32, by what 32 elements of a table have there: for machines with AVX-512.
 template <class Vector>
 SINQ_INLINE void look_up(const Vector (&table)[2], vec<std::int32_t, 16>& places) {

@@ -110,8 +110,8 @@ struct codebook_grid {
 
 /// A codebook_grid of few levels, whose borders fit in registers.
 ///
-/// Where a vector has 16 lanes, positions are looked up in 32 cells of equal width from the lowest level to the
-/// highest, if no two borders share one: what is left is one comparison.
+/// Where a vector has 16 lanes and look_up is there, positions are looked up in 32 cells of equal width from the lowest
+/// level to the highest, if no two borders share one: what is left is one comparison.
 template <std::size_t Count>
 struct few_levels_grid {
   explicit few_levels_grid(const codebook_grid& grid) : low{grid.lowest()}, high{grid.highest()} {
@@ -133,7 +133,7 @@ struct few_levels_grid {
   /// codebook_grid::code of one or many.
   template <class Vector, class Codes>
   SINQ_INLINE void find_codes(const Vector& position, Codes& code) const {
-#if SINQ_X86
+#if SINQ_LOOK_UP
     if constexpr (sizeof position == sizeof(vec<float, 16>))
       if (has_cells) return look_up_codes(position, code);
 #endif
@@ -158,7 +158,7 @@ private:
     add_product(position, Vector{} + per_cell, shifted);
     __builtin_memcpy(&place, &shifted, sizeof place);
   }
-#if SINQ_X86
+#if SINQ_LOOK_UP
   template <class Vector, class Codes>
   SINQ_INLINE void look_up_codes(const Vector& position, Codes& code) const {
     Vector inside = position < high ? position : Vector{} + high, borders[2], nearest;
