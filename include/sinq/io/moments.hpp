@@ -2,6 +2,7 @@
 
 #include "../core/convert.hpp"
 #include "../math/input_moments.hpp"
+#include "safetensors.hpp"
 #include "safetensors_writer.hpp"
 
 #include <array>

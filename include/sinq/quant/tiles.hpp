@@ -144,7 +144,7 @@ public:
 private:
   /// Begins to bring a row into the second cache.
   void fetch(std::size_t row) const {
-    const byte* const from = w_.address(row, 0);
+    const byte* const from = w_.bytes(row, 0);
     for (std::size_t n = 0; n < w_.cols() * size_bytes(w_.type()); n += buffer_alignment_bytes)
       __builtin_prefetch(from + n, 0, 2);
   }
