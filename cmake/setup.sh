@@ -50,6 +50,27 @@ make_venv() {
   $pip torch --index-url https://download.pytorch.org/whl/cpu || $pip torch
 }
 
+# venv_python VENV ARGUMENT...: its Python without what it loads at each start: the package sinq, where it is there, loads
+# PyTorch then and prints.
+venv_python() {
+  venv_of=$1
+  shift
+  for packages in "$venv_of"/lib/python3*/site-packages; do
+    PYTHONPATH=$packages "$venv_of/bin/python" -S -B "$@"
+  done
+}
+
+# need_llama VENV: gguf and llama.cpp in an environment, the latter compiled for this processor, unless they are there.
+# -fno-dse: g++ 12 drops what llama.cpp writes into the configuration of AMX tiles, which then is an illegal instruction.
+need_llama() {
+  for package in gguf llama-cpp-python; do
+    module=$(echo "$package" | sed 's/-python$//; s/-/_/g')
+    venv_python "$1" -c "import importlib.util, sys; sys.exit(importlib.util.find_spec('$module') is None)" ||
+      CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF -DCMAKE_CXX_FLAGS=-fno-dse" \
+        "$1/bin/pip" install --quiet --no-binary llama-cpp-python "$package" || return 1
+  done
+}
+
 # build PRESET [BUILD OPTION...]: configures and builds with two jobs.
 build() {
   built=$1

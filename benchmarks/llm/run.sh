@@ -18,20 +18,8 @@ venv=${SINQ_HF_VENV:-${HOME:-/tmp}/.cache/sinq-hf-venv}
 (need python3-venv gnuplot-nox)
 [ -x "$venv/bin/python" ] || python3 -m venv "$venv"
 
-# Without -S, the package sinq of that environment, where it is there, loads PyTorch and prints whenever Python starts.
-python() {
-  for packages in "$venv"/lib/python3*/site-packages; do
-    PYTHONPATH=$packages "$venv/bin/python" -S -B "$@"
-  done
-}
-for package in numpy gguf llama-cpp-python; do
-  module=$(echo "$package" | sed 's/-python$//; s/-/_/g')
-  python -c "import importlib.util, sys; sys.exit(importlib.util.find_spec('$module') is None)" ||
-    "$venv/bin/pip" install --quiet "$package" ||
-    echo "$package cannot be installed: ggml's types will be left out" >&2
-done
-
 need_to_build
+need_llama "$venv" >&2 || echo "llama.cpp cannot be installed: ggml's types will be left out" >&2
 build release --target sinq_cli >&2
 cd "$started_in"
-python "$root/benchmarks/llm/table.py" --tool "$root/build/release/bin/sinq" --out "$root/build/llm" "$@"
+venv_python "$venv" "$root/benchmarks/llm/table.py" --tool "$root/build/release/bin/sinq" --out "$root/build/llm" "$@"

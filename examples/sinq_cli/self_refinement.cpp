@@ -64,10 +64,10 @@ void add_self_flags(CLI::App& app, self_flags& flags) {
               "there are any, and the other methods are not")
           ->type_name("none|weights|self|FILE");
   app.add_option("--refine-order", flags.order,
-                 "Of --refine self: what a layer is given is measured behind the layers before it as they are once "
-                 "quantized (quantized, the default), or as they were (float)")
+                 "Of --refine self: what a layer is given is measured behind the layers before it as they were "
+                 "(float, the default), or as they are once quantized (quantized)")
       ->needs(refine)
-      ->check(CLI::IsMember({"quantized", "float"}));
+      ->check(CLI::IsMember({"float", "quantized"}));
   app.add_option("--refine-tokens", flags.tokens, "Of --refine self: tokens of its texts, by default 8192")
       ->needs(refine)
       ->check(CLI::Range(2, 1 << 28));

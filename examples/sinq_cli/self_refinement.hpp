@@ -26,7 +26,7 @@ struct self_flags {
   std::optional<std::uint64_t> seed;
 
   [[nodiscard]] bool any() const { return order || tokens || seed; }
-  [[nodiscard]] bool through_quantized() const { return order.value_or("quantized") == "quantized"; }
+  [[nodiscard]] bool through_quantized() const { return order == "quantized"; }
   [[nodiscard]] std::size_t token_count() const { return tokens.value_or(8192); }
   [[nodiscard]] std::uint64_t first_seed() const { return seed.value_or(1); }
 };

@@ -63,6 +63,9 @@ void note(const void* address, std::size_t bytes, bool is_write) {
   type __tsan_atomic##bits##_fetch_sub(volatile type* a, type v, int) {                                                \
     return __atomic_fetch_sub(a, v, __ATOMIC_SEQ_CST);                                                                 \
   }                                                                                                                    \
+  type __tsan_atomic##bits##_fetch_and(volatile type* a, type v, int) {                                                \
+    return __atomic_fetch_and(a, v, __ATOMIC_SEQ_CST);                                                                 \
+  }                                                                                                                    \
   int __tsan_atomic##bits##_compare_exchange_strong(volatile type* a, type* c, type v, int, int) {                     \
     return __atomic_compare_exchange_n(a, c, v, false, __ATOMIC_SEQ_CST, __ATOMIC_SEQ_CST) ? 1 : 0;                    \
   }                                                                                                                    \
