@@ -52,14 +52,13 @@ private:
   template <std::size_t W, std::size_t Rows, std::size_t Tokens, class T>
   SINQ_INLINE static void multiply(const block<T>& b, std::size_t i, std::size_t m) {
     const byte* const w = b.w + i * b.w_bytes;
-    const std::uintptr_t address = reinterpret_cast<std::uintptr_t>(w);
     const float* const x = b.x + m * b.x_stride;
     vec<float, W> sum[Tokens * Rows]{};
     const std::size_t whole = b.cols / W * W;
     for (std::size_t j = 0; j < whole; j += W) {
       add_products<W, Rows, Tokens, T>(w + j * sizeof(T), b.w_bytes, x + j, b.x_stride, sum);
       for (std::size_t r = 0; r < Rows; ++r) // of the rows that are next
-        __builtin_prefetch(reinterpret_cast<const void*>(address + (rows_at_once + r) * b.w_bytes + j * sizeof(T)));
+        __builtin_prefetch(w + (rows_at_once + r) * b.w_bytes + j * sizeof(T));
     }
     if (whole < b.cols) {
       const std::size_t rest = b.cols - whole;
@@ -91,7 +90,7 @@ private:
   /// y[t][r] = the lanes of sum[t Rows + r] together, as many vectors as a vector has lanes folded at once.
   template <std::size_t W, std::size_t Rows, std::size_t All>
   SINQ_INLINE static void store_sums(vec<float, W> (&sum)[All], float* y, std::size_t y_stride) {
-    constexpr std::size_t some = std::min(W, std::has_single_bit(All) ? All : Rows);
+    constexpr std::size_t tokens = All / Rows, some = std::min(W, Rows * (std::has_single_bit(tokens) ? tokens : 1));
     for (std::size_t n = 0; n < All; n += some) {
       join_lanes<W, some>(sum + n, add_up{});
       float found[W];

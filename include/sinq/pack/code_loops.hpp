@@ -96,7 +96,7 @@ private:
     if constexpr (Bits == 8) return store(words, to);
     for (std::size_t k = 0; k < N; ++k) {
       const std::uint64_t word = words[k];
-      std::memcpy(to + k * Bits, &word, Spare ? 8 : Bits);
+      std::memcpy(to + k * Bits, &word, Spare ? sizeof word : Bits);
     }
   }
 };
