@@ -253,9 +253,12 @@ struct storage_range {
 /// True if that type stores every value at full precision.
 [[nodiscard]] inline bool fits(std::span<const float> values, dtype type) {
   const storage_range limits = range_of(type);
-  return std::all_of(values.begin(), values.end(), [&](float value) {
-    return value == 0 || (std::fabs(value) >= limits.least && std::fabs(value) <= limits.most);
-  });
+  bool fit = true; // no early end: a loop of vectors
+  for (const float value : values) {
+    const float magnitude = std::fabs(value);
+    fit &= magnitude == 0 || (magnitude >= limits.least && magnitude <= limits.most);
+  }
+  return fit;
 }
 
 } // namespace detail

@@ -50,38 +50,6 @@ template <std::size_t Half, class Vector, std::size_t... Lane>
 SINQ_INLINE void swap_halves(const Vector& from, Vector& to, std::index_sequence<Lane...>) {
   to = __builtin_shufflevector(from, from, (Lane ^ Half)...);
 }
-/// The least of W lanes, in all of them.
-template <std::size_t W, class Vector>
-SINQ_INLINE void least_of_lanes(Vector& values) {
-  if constexpr (W > 1) {
-    Vector other;
-    swap_halves<W / 2>(values, other, std::make_index_sequence<sizeof values / sizeof values[0]>{});
-    values = other < values ? other : values;
-    least_of_lanes<W / 2>(values);
-  }
-}
-/// The same for the largest.
-template <std::size_t W, class Vector>
-SINQ_INLINE void most_of_lanes(Vector& values) {
-  if constexpr (W > 1) {
-    Vector other;
-    swap_halves<W / 2>(values, other, std::make_index_sequence<sizeof values / sizeof values[0]>{});
-    values = other > values ? other : values;
-    most_of_lanes<W / 2>(values);
-  }
-}
-
-/// The sum of W lanes, in all of them, as a tree: W to W / 2 .. to 1.
-template <std::size_t W, class Vector>
-SINQ_INLINE void sum_of_lanes(Vector& values) {
-  if constexpr (W > 1) {
-    Vector other;
-    swap_halves<W / 2>(values, other, std::make_index_sequence<sizeof values / sizeof values[0]>{});
-    values += other;
-    sum_of_lanes<W / 2>(values);
-  }
-}
-
 /// to += a b, rounded once, whatever the compiler's habits. Where a machine's vectors have more than one lane, they
 /// have the instruction; elsewhere std::fma finds the same.
 template <class Vector>
@@ -199,6 +167,47 @@ SINQ_INLINE void join_lanes(Vector* rows, Join&& join) {
     join(rows[0], other);
     join_lanes<W, 1, Half / 2>(rows, join);
   }
+}
+
+struct take_lower {
+  template <class Vector>
+  SINQ_INLINE void operator()(Vector& a, const Vector& b) const {
+    a = b < a ? b : a;
+  }
+};
+struct take_higher {
+  template <class Vector>
+  SINQ_INLINE void operator()(Vector& a, const Vector& b) const {
+    a = b > a ? b : a;
+  }
+};
+struct take_sum {
+  template <class Vector>
+  SINQ_INLINE void operator()(Vector& a, const Vector& b) const {
+    a += b;
+  }
+};
+
+/// The least of W lanes, in all of them.
+template <std::size_t W, class Vector>
+SINQ_INLINE void least_of_lanes(Vector& values) {
+  join_lanes<W, 1>(&values, take_lower{});
+}
+/// The same for the largest.
+template <std::size_t W, class Vector>
+SINQ_INLINE void most_of_lanes(Vector& values) {
+  join_lanes<W, 1>(&values, take_higher{});
+}
+/// The sum of W lanes, in all of them, as a tree: W to W / 2 .. to 1.
+template <std::size_t W, class Vector>
+SINQ_INLINE void sum_of_lanes(Vector& values) {
+  join_lanes<W, 1>(&values, take_sum{});
+}
+
+/// Begins to bring some bytes into the second cache, where many lines may be on their way at once.
+SINQ_INLINE void fetch_ahead(const void* from, std::size_t bytes) {
+  constexpr std::size_t line = 64;
+  for (std::size_t at = 0; at < bytes; at += line) __builtin_prefetch(static_cast<const char*>(from) + at, 0, 2);
 }
 
 /// Widens [low, high] to hold n values, none of them NaN.

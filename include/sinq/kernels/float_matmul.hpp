@@ -31,12 +31,6 @@ struct float_product_loop {
   }
 
 private:
-  struct add_up {
-    template <class Vector>
-    SINQ_INLINE void operator()(Vector& a, const Vector& b) const {
-      a += b;
-    }
-  };
   static constexpr std::size_t rows_at_once = 8;
   template <std::size_t W>
   static constexpr std::size_t most_tokens = W == 8 ? 2 : 4;
@@ -92,7 +86,7 @@ private:
   SINQ_INLINE static void store_sums(vec<float, W> (&sum)[All], float* y, std::size_t y_stride) {
     constexpr std::size_t tokens = All / Rows, some = std::min(W, Rows * (std::has_single_bit(tokens) ? tokens : 1));
     for (std::size_t n = 0; n < All; n += some) {
-      join_lanes<W, some>(sum + n, add_up{});
+      join_lanes<W, some>(sum + n, take_sum{});
       float found[W];
       store(sum[n], found);
       for (std::size_t k = 0; k < some; ++k) y[(n + k) / Rows * y_stride + (n + k) % Rows] = found[k * (W / some)];

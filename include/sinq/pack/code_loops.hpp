@@ -1,6 +1,5 @@
 #pragma once
 
-#include "../core/aligned_buffer.hpp"
 #include "../core/format.hpp"
 #include "../core/matrix_view.hpp"
 #include "../core/types.hpp"
@@ -54,8 +53,7 @@ struct pack_loop {
   SINQ_INLINE static void run(const matrix_view<const std::uint8_t>& codes, byte* to, std::size_t row_bytes,
                               std::size_t stride) {
     for (std::size_t i = 0; i < codes.rows(); ++i) {
-      const byte* const below = to + (i + codes.rows()) * stride; // where codes will go next
-      for (std::size_t n = 0; n < row_bytes; n += buffer_alignment_bytes) __builtin_prefetch(below + n, 0, 2);
+      fetch_ahead(to + (i + codes.rows()) * stride, row_bytes); // where codes will go next
       pack<(W < 2 ? 1 : W / 2)>(codes.data() + i * codes.stride(), codes.cols(), to + i * stride, row_bytes);
     }
   }

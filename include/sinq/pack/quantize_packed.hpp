@@ -16,8 +16,7 @@ namespace detail {
 class packed_sink final : public block_sink {
 public:
   explicit packed_sink(const matrix_format& format)
-      : format_{format}, limits_{range_of(storage(format.aux))}, code_row_{stream_bytes(format.bits, format.cols)},
-        parts_{packed_bytes(format)} {}
+      : format_{format}, code_row_{stream_bytes(format.bits, format.cols)}, parts_{packed_bytes(format)} {}
 
   /// Whether codes of groups that do not begin a row begin a byte.
   [[nodiscard]] static bool can_take(const matrix_format& f) {
@@ -66,22 +65,15 @@ private:
     store_floats({values.data(), count}, type, stored.data());
     for (std::size_t i = 0; i < values.rows(); ++i)
       std::memcpy(to + (first + i * format_.groups()) * size, stored.data() + i * row_bytes, row_bytes);
+    if constexpr (!Zero) return fits({values.data(), count}, type);
+    std::array<float, Most> back;
+    load_floats(stored.data(), type, std::span{back}.first(count));
     bool fit = true;
-    if constexpr (Zero) {
-      std::array<float, Most> back;
-      load_floats(stored.data(), type, std::span{back}.first(count));
-      for (std::size_t n = 0; n < count; ++n) fit &= std::fabs(back[n] - values.data()[n]) <= zero_tolerance;
-    } else {
-      for (std::size_t n = 0; n < count; ++n) {
-        const float magnitude = std::fabs(values.data()[n]);
-        fit &= magnitude == 0 || (magnitude >= limits_.least && magnitude <= limits_.most);
-      }
-    }
+    for (std::size_t n = 0; n < count; ++n) fit &= std::fabs(back[n] - values.data()[n]) <= zero_tolerance;
     return fit;
   }
 
   matrix_format format_;
-  storage_range limits_;
   std::size_t code_row_;
   packed_parts parts_;
   std::atomic<bool> all_fit_{true};

@@ -32,18 +32,12 @@ struct group_mean_loop {
   }
 
 private:
-  struct add_one {
-    template <class Vector>
-    SINQ_INLINE void operator()(Vector& a, const Vector& b) const {
-      a += b;
-    }
-  };
   /// W groups at a time, whose lanes are added in one tree.
   template <std::size_t W>
   SINQ_INLINE static void find_some(const float* w, std::size_t group_size, float* mean) {
     vec<double, W> sums[W];
     for (std::size_t n = 0; n < W; ++n) add_all<W>(w + n * group_size, group_size, sums[n]);
-    join_lanes<W>(sums, add_one{});
+    join_lanes<W>(sums, take_sum{});
     store(__builtin_convertvector(sums[0] / static_cast<double>(group_size), vec<float, W>), mean);
   }
   template <std::size_t W>

@@ -43,19 +43,6 @@ struct group_range_loop {
   }
 
 private:
-  struct take_lower {
-    template <class Vector>
-    SINQ_INLINE void operator()(Vector& a, const Vector& b) const {
-      a = b < a ? b : a;
-    }
-  };
-  struct take_higher {
-    template <class Vector>
-    SINQ_INLINE void operator()(Vector& a, const Vector& b) const {
-      a = b > a ? b : a;
-    }
-  };
-
   /// W groups at a time, whose lanes are compared in one tree.
   template <std::size_t W>
   SINQ_INLINE static void find(const float* w, std::size_t group_size, float* low, float* high) {

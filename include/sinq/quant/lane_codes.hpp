@@ -21,7 +21,7 @@ struct row_walk {
 
   SINQ_INLINE void fetch() {
     if (rows == 0) return;
-    for (std::size_t at = 0; at < row_bytes; at += line) __builtin_prefetch(row + at, 0, 2);
+    fetch_ahead(row, row_bytes);
     row += stride;
     --rows;
   }

@@ -126,7 +126,8 @@ public:
         loaded_.resize(rows_ * w_.cols());
         const matrix_view<float> to{loaded_.data(), count, w_.cols()};
         for (std::size_t r = 0; r < count; ++r) w_.load(i + r, 0, to.row(r));
-        for (std::size_t r = i + count; r < std::min(i + 2 * count, w_.rows()); ++r) fetch(r);
+        for (std::size_t r = i + count; r < std::min(i + 2 * count, w_.rows()); ++r)
+          fetch_ahead(w_.bytes(r, 0), w_.cols() * size_bytes(w_.type()));
         some = to;
       }
       for (std::size_t r = 0; r < count; ++r)
@@ -142,13 +143,6 @@ public:
   }
 
 private:
-  /// Begins to bring a row into the second cache.
-  void fetch(std::size_t row) const {
-    const byte* const from = w_.bytes(row, 0);
-    for (std::size_t n = 0; n < w_.cols() * size_bytes(w_.type()); n += buffer_alignment_bytes)
-      __builtin_prefetch(from + n, 0, 2);
-  }
-
   const weight_view& w_;
   const Q& q_;
   block_sink& to_;
