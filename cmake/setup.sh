@@ -60,15 +60,27 @@ venv_python() {
   done
 }
 
-# need_llama VENV: gguf and llama.cpp in an environment, the latter compiled for this processor, unless they are there.
-# -fno-dse: g++ 12 drops what llama.cpp writes into the configuration of AMX tiles, which then is an illegal instruction.
-need_llama() {
-  for package in gguf llama-cpp-python; do
-    module=$(echo "$package" | sed 's/-python$//; s/-/_/g')
-    venv_python "$1" -c "import importlib.util, sys; sys.exit(importlib.util.find_spec('$module') is None)" ||
-      CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF -DCMAKE_CXX_FLAGS=-fno-dse" \
-        "$1/bin/pip" install --quiet --no-binary llama-cpp-python "$package" || return 1
+# venv_has VENV MODULE...: its Python has them.
+venv_has() {
+  venv_asked=$1
+  shift
+  for module in "$@"; do
+    venv_python "$venv_asked" -c "import importlib.util, sys; sys.exit(importlib.util.find_spec('$module') is None)" ||
+      return 1
   done
+}
+
+# install_ggml VENV PACKAGE: one that brings ggml, compiled for this processor: what PyPI has may be for any with AVX2.
+# -fno-dse: g++ 12 drops what ggml writes into the configuration of AMX tiles, which then is an illegal instruction.
+install_ggml() {
+  CMAKE_ARGS="-DGGML_NATIVE=ON -DLLAVA_BUILD=OFF -DCMAKE_CXX_FLAGS=-fno-dse" \
+    "$1/bin/pip" install --quiet --no-binary "$2" "$2"
+}
+
+# need_llama VENV: gguf and llama.cpp in an environment, unless they are there.
+need_llama() {
+  venv_has "$1" gguf || "$1/bin/pip" install --quiet gguf || return 1
+  venv_has "$1" llama_cpp || install_ggml "$1" llama-cpp-python
 }
 
 # build PRESET [BUILD OPTION...]: configures and builds with two jobs.

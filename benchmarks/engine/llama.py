@@ -11,12 +11,16 @@ import os
 import pathlib
 import statistics
 import subprocess
+import sys
 import tempfile
 import time
 
 import gguf
 import llama_cpp
 import numpy
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "llm"))
+from ggml_model import read_safetensors, to_floats  # noqa: E402
 
 LAYER = {"input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
          "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output", "post_attention_layernorm": "ffn_norm",
@@ -25,21 +29,10 @@ WHOLE = {"model.embed_tokens": "token_embd", "model.norm": "output_norm", "lm_he
 
 
 def floats(directory):
-    """Names and values of the tensors of a directory in bf16 or f32."""
+    """Names and values of the tensors of a directory."""
     for path in sorted(directory.glob("*.safetensors")):
-        data = numpy.memmap(path, numpy.uint8, "r")
-        size = int(data[:8].view("<u8")[0])
-        for name, tensor in json.loads(bytes(data[8:8 + size])).items():
-            if name == "__metadata__":
-                continue
-            begin, end = (8 + size + offset for offset in tensor["data_offsets"])
-            if tensor["dtype"] == "BF16":
-                values = (data[begin:end].view("<u2").astype(numpy.uint32) << 16).view(numpy.float32)
-            elif tensor["dtype"] == "F32":
-                values = data[begin:end].view("<f4")
-            else:
-                raise SystemExit(f"{path}: tensor {name} is {tensor['dtype']}, expected BF16 or F32")
-            yield name, values.reshape(tensor["shape"])
+        for name, tensor in read_safetensors(path).items():
+            yield name, to_floats(*tensor)
 
 
 def interleaved(weight, heads):
@@ -166,7 +159,7 @@ def report(arguments, ours, theirs, machine, found):
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     numbers = lambda text: [int(number) for number in text.split(",")]
-    parser.add_argument("float", type=pathlib.Path, help="directory of a llama model in bf16 or f32")
+    parser.add_argument("float", type=pathlib.Path, help="directory of a llama model in bf16, f16 or f32")
     parser.add_argument("quantized", help="the same model from sinq quantize, in panels")
     parser.add_argument("--kind", default="Q4_0", help="of llama.cpp's linear layers: Q4_0 or Q4_1")
     parser.add_argument("--bench", default="build/release/bin/sinq_bench_engine", help="our program")

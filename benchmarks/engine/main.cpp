@@ -126,12 +126,9 @@ nlohmann::ordered_json to_json(const flags& f, const plan& p, double bytes) {
 
 result<void> measure(const flags& f, std::size_t threads, sinq::executor& pool, const huge_memory& memory,
                      nlohmann::ordered_json& found) {
-  const auto precision = f.precision == "exact"  ? sinq::precision::exact
-                         : f.precision == "int8" ? sinq::precision::int8
-                                                 : sinq::precision::automatic;
   const std::size_t resident_before = resident_bytes();
   const double begin = seconds_now();
-  auto opened = engine::model::open(f.model, {.threads = &pool, .precision = precision});
+  auto opened = engine::model::open(f.model, {.threads = &pool, .precision = engine::parse_precision(f.precision)});
   if (!opened) return std::move(opened).error();
   const double seconds = seconds_now() - begin;
   const std::size_t longest = *std::max_element(f.contexts.begin(), f.contexts.end());

@@ -13,19 +13,11 @@ cd .. # that went one folder up
 
 venv=${SINQ_HF_VENV:-${HOME:-/tmp}/.cache/sinq-hf-venv}
 
-# there MODULE...: Python has them.
-there() {
-  for module in "$@"; do
-    "$venv/bin/python" -c "import importlib.util, sys; sys.exit(importlib.util.find_spec('$module') is None)" || return 1
-  done
-}
-
-{ [ -x "$venv/bin/python" ] && there torch; } || make_venv "$venv"
-there onnxruntime onnx numpy || "$venv/bin/pip" install --quiet onnxruntime onnx numpy
+{ [ -x "$venv/bin/python" ] && venv_has "$venv" torch; } || make_venv "$venv"
+venv_has "$venv" onnxruntime onnx numpy || "$venv/bin/pip" install --quiet onnxruntime onnx numpy
 if [ "${1:-}" = --ggml ]; then
   shift
-  # the compiled package is for any x86-64 with AVX2; ours is for this one
-  there libggml || CMAKE_ARGS=-DGGML_NATIVE=ON "$venv/bin/pip" install --no-binary libggml-python libggml-python
+  venv_has "$venv" libggml || install_ggml "$venv" libggml-python
 fi
 
 need_to_build

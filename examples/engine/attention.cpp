@@ -6,6 +6,7 @@
 #include <cmath>
 
 namespace engine {
+
 kv_cache::kv_cache(const model_config& config, std::size_t capacity, sinq::dtype type)
     : capacity_{capacity}, heads_{config.kv_heads}, head_dim_{config.head_dim}, type_{type},
       data_{config.layers * 2 * heads_ * capacity * head_dim_ * size_bytes(type),

@@ -53,7 +53,7 @@ result<std::vector<double>> choice_scorer::operator()(const question_tokens& que
   cache_.resize(0);
   const matrix_view<float> first = first_;
   if (auto ok = m_.forward(question.context, cache_, first); !ok) return std::move(ok).error();
-  if (auto ok = log_softmax(first, *m_.with().threads); !ok) return std::move(ok).error();
+  log_softmax(first, *m_.with().threads);
   std::vector<double> scores;
   for (const std::vector<int>& choice : question.choices) {
     const auto rest = score_rest(choice);
@@ -70,7 +70,7 @@ result<double> choice_scorer::score_rest(std::span<const int> choice) {
     const std::size_t count = std::min(scored_at_once, choice.size() - 1 - begin);
     const matrix_view<float> log_p = matrix_view<float>{some_}.block(0, 0, count, m_.config().vocabulary);
     if (auto ok = m_.forward(choice.subspan(begin, count), cache_, log_p); !ok) return std::move(ok).error();
-    if (auto ok = log_softmax(log_p, *m_.with().threads); !ok) return std::move(ok).error();
+    log_softmax(log_p, *m_.with().threads);
     for (const double nll : negative_log_likelihood(log_p, choice.subspan(begin, count + 1))) sum -= nll;
   }
   return sum;

@@ -1,5 +1,7 @@
 #include "likelihood.hpp"
 
+#include "rows.hpp"
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -8,8 +10,6 @@
 
 namespace engine {
 namespace {
-
-constexpr std::size_t rows_at_once = 8;
 
 auto as_array(std::span<float> values) {
   return Eigen::Map<Eigen::ArrayXf>{values.data(), static_cast<Eigen::Index>(values.size())};
@@ -44,23 +44,20 @@ divergence diverge(std::span<const float> p, std::span<const float> q) {
 
 } // namespace
 
-sinq::result<void> log_softmax(sinq::matrix_view<float> x, sinq::executor& threads) {
-  return sinq::parallel_for(threads, x.rows(), rows_at_once,
-                            [&](std::size_t begin, std::size_t end) -> sinq::result<void> {
-                              for (std::size_t i = begin; i < end; ++i) {
-                                auto row = as_array(x.row(i));
-                                row -= row.maxCoeff();
-                                row -= static_cast<float>(std::log(row.exp().cast<double>().sum()));
-                              }
-                              return {};
-                            });
+void log_softmax(sinq::matrix_view<float> x, sinq::executor& threads) {
+  for_rows(threads, x.rows(), [&](std::size_t i) {
+    auto row = as_array(x.row(i));
+    row -= row.maxCoeff();
+    row -= static_cast<float>(std::log(row.exp().cast<double>().sum()));
+  });
 }
 
 sinq::result<void> log_probabilities(const model& m, std::span<const int> window, sinq::matrix_view<float> to) {
   SINQ_ASSERT(window.size() >= 2 && to.rows() == window.size() - 1);
   kv_cache cache{m.config(), window.size(), sinq::dtype::f32};
   if (auto ok = m.forward(window.first(window.size() - 1), cache, to); !ok) return ok;
-  return log_softmax(to, *m.with().threads);
+  log_softmax(to, *m.with().threads);
+  return {};
 }
 
 std::vector<double> negative_log_likelihood(sinq::matrix_view<const float> log_probability,

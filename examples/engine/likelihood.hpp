@@ -5,7 +5,7 @@
 namespace engine {
 
 /// x - log sum e^x of each row, in place; in f32, the sum in f64.
-[[nodiscard]] sinq::result<void> log_softmax(sinq::matrix_view<float> x, sinq::executor& threads);
+void log_softmax(sinq::matrix_view<float> x, sinq::executor& threads);
 
 /// Log-probabilities of what follows each token of a window but the last, which has nothing to be compared with.
 /// @param to  [window.size() - 1 x vocabulary]

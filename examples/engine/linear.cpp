@@ -2,6 +2,11 @@
 
 namespace engine {
 
+sinq::precision parse_precision(std::string_view name) {
+  if (name == "exact") return sinq::precision::exact;
+  return name == "int8" ? sinq::precision::int8 : sinq::precision::automatic;
+}
+
 std::size_t linear::rows() const {
   const auto* const floats = std::get_if<float_matrix>(&weight_);
   return floats != nullptr ? floats->rows : std::get<sinq::panel_matrix>(weight_).format.rows;

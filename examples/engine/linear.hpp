@@ -3,6 +3,7 @@
 #include <sinq/kernels/float_matmul.hpp>
 #include <sinq/kernels/matmul.hpp>
 
+#include <string_view>
 #include <variant>
 #include <vector>
 
@@ -16,6 +17,9 @@ struct float_matrix {
 
   [[nodiscard]] sinq::weight_view view() const { return {bytes.data(), type, rows, cols}; }
 };
+
+/// The precision that a command line calls auto, exact or int8. @pre one of these
+[[nodiscard]] sinq::precision parse_precision(std::string_view name);
 
 /// With what products are made.
 struct compute {

@@ -8,8 +8,10 @@ namespace engine {
 template <class F>
 void for_rows(sinq::executor& threads, std::size_t count, F&& f) {
   constexpr std::size_t some = 16;
-  threads.run((count + some - 1) / some, [&](std::size_t n) {
-    for (std::size_t m = n * some; m < std::min(count, (n + 1) * some); ++m) f(m);
+  // which cannot fail, as f has no result
+  (void)sinq::parallel_for(threads, count, some, [&](std::size_t begin, std::size_t end) -> sinq::result<void> {
+    for (std::size_t m = begin; m < end; ++m) f(m);
+    return {};
   });
 }
 

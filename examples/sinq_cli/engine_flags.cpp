@@ -26,10 +26,7 @@ void add_engine_flags(CLI::App& app, engine_flags& flags) {
 
 sinq::result<engine::model> open_model(const std::string& directory, const engine_flags& flags,
                                        sinq::executor& threads) {
-  const engine::compute with{.threads = &threads,
-                             .precision = flags.precision == "exact"  ? sinq::precision::exact
-                                          : flags.precision == "int8" ? sinq::precision::int8
-                                                                      : sinq::precision::automatic};
+  const engine::compute with{.threads = &threads, .precision = engine::parse_precision(flags.precision)};
   if (flags.method.empty()) return engine::model::open(directory, with);
   return engine::model::open(directory, with, [&](const std::string&) {
     sinq::quantize_options options;

@@ -40,7 +40,7 @@ windows_of(const std::string& path, const engine::tokenizer& tokenizer, std::siz
 /// What models are scored on, as told on the command line.
 struct scoring_flags {
   engine_flags engine;
-  std::string model, text, report;       ///< report: what was found, for machines; empty: none
+  std::string text, report;              ///< report: what was found, for machines; empty: none
   std::size_t window = 512, windows = 0; ///< tokens of a window; windows, 0: all
   bool quiet = false;
 };
