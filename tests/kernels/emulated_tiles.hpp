@@ -38,6 +38,10 @@ struct emulated_tiles {
       std::memcpy(tile<Tile>().data() + 16 * row, static_cast<const std::byte*>(from) + row * Apart, s.row_bytes);
   }
   template <int Tile>
+  static void stream(const void* from) {
+    load<Tile>(from);
+  }
+  template <int Tile>
   static void store(void* to) {
     const shape s = shapes()[Tile];
     for (std::size_t row = 0; row < s.rows; ++row)

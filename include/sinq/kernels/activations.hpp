@@ -72,7 +72,7 @@ enum class activation_form : std::uint8_t {
 /// Tokens of a tile, and columns of one of bf16.
 inline constexpr std::size_t tile_tokens = 16, bf16_tile_cols = 32;
 /// Columns whose tiles of bf16 lie together for all tokens, and are multiplied together.
-inline constexpr std::size_t bf16_cols_at_once = 256;
+inline constexpr std::size_t bf16_cols_at_once = 512;
 
 /// Where the tiles of bf16 of some tokens lie, for columns that begin with a multiple of bf16_cols_at_once: those of
 /// the other columns at once follow, then the next tokens.

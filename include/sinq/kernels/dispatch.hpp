@@ -43,7 +43,7 @@ template <class Tiles>
 template <class Tiles>
 [[nodiscard]] kernel bf16_on_tiles(int bits) {
   return with_bits(bits, [](auto width) {
-    return kernel{amx::multiply_bf16<Tiles, width()>, activation_form::tiles, amx::most_panels, amx::most_tokens};
+    return kernel{amx::multiply_bf16<Tiles, width()>, activation_form::tiles, amx::most_panels, amx::most_tokens, true};
   });
 }
 #endif

@@ -91,13 +91,30 @@ SINQ_INLINE void load_quad(const byte* block, std::size_t half, std::size_t q, s
   }
 }
 
-/// Asks for the codes that lie prefetch_bytes after those of 32 columns of a block.
+/// Where those codes of the first panel lie that are multiplied as many bytes after its first ones. Behind the last
+/// codes of a panel come those of the next but one: panels go in pairs.
+SINQ_INLINE const byte* codes_at(const panel_product& p, std::size_t bytes) {
+  return p.codes + bytes + (bytes < p.panel_bytes ? 0 : p.panel_bytes);
+}
+
+/// Asks for the codes that are multiplied prefetch_bytes after those of 32 columns of a block.
 template <int Bits, std::size_t P>
 SINQ_INLINE void prefetch_half(const panel_product& p, const byte* block, std::size_t half) {
   constexpr std::size_t bytes = block_bytes(Bits) / 2;
+  const byte* const at = codes_at(p, static_cast<std::size_t>(block - p.codes) + half * bytes + prefetch_bytes);
   for (std::size_t n = 0; n < P; ++n)
-    for (std::size_t line = 0; line < bytes; line += 64)
-      __builtin_prefetch(block + n * p.panel_bytes + half * bytes + prefetch_bytes + line);
+    for (std::size_t line = 0; line < bytes; line += 64) __builtin_prefetch(at + n * p.panel_bytes + line);
+}
+
+/// Asks for scales and zero points that are read prefetch_groups groups after those at a place in the first panel.
+template <std::size_t P>
+SINQ_INLINE void prefetch_halves(const panel_product& p, std::size_t lanes) {
+  constexpr std::size_t prefetch_groups = 8;
+  std::size_t at = lanes + prefetch_groups * panel_rows;
+  if (at >= p.aux_apart) at += p.aux_apart;
+  for (const byte* const halves : {p.half_scale, p.half_zero})
+    if (halves != nullptr)
+      for (std::size_t n = 0; n < P; ++n) __builtin_prefetch(halves + (n * p.aux_apart + at) * sizeof(float16));
 }
 
 /// What a step of bytes adds to W rows of a token: y += s (unit dot - z sum).

@@ -8,9 +8,9 @@
 /// The kernel of very many tokens on tiles of AMX: weights become tiles of bf16 once for all tokens.
 namespace sinq::detail::amx {
 
-/// Panels and tokens that are multiplied at once: their sums are 1 MiB, bf16_cols_at_once columns of the tokens a
-/// quarter of that, in a second cache of 2 MiB.
-inline constexpr std::size_t most_panels = 32, most_tokens = 512;
+/// Panels and tokens that are multiplied at once: their sums are half a MiB, bf16_cols_at_once columns of the tokens as
+/// much, in a second cache of 2 MiB; those columns of two panels are 32 KiB of a first one of 48.
+inline constexpr std::size_t most_panels = 16, most_tokens = 512;
 /// Bytes of a tile: of weights 16 pairs of columns x 16 rows x 2, of activations 16 tokens x 32 columns.
 inline constexpr std::size_t tile_bytes = 1024;
 
@@ -27,8 +27,8 @@ struct weight_tiles_loop {
       const std::size_t group = std::min(j / p.group_size, p.groups - 1) * panel_rows;
       const byte* const block = p.codes + j / block_cols * block_bytes(Bits);
       vec<float, W> scale, zero;
-      load(p.scale + group, scale);
-      load(p.zero + group, zero);
+      load_either<W>(p.scale, p.half_scale, group, scale);
+      load_either<W>(p.zero, p.half_zero, group, zero);
       const vec<float, W> offset = -(scale * zero);
 #pragma GCC unroll 8
       for (std::size_t q = 0; q < 8; ++q) {
@@ -46,6 +46,13 @@ struct weight_tiles_loop {
   }
 
 private:
+  template <std::size_t W>
+  SINQ_INLINE static void load_either(const float* floats, const byte* halves, std::size_t at, vec<float, W>& to) {
+    if (halves == nullptr)
+      load(floats + at, to);
+    else
+      load_vector<float16, W>(halves + at * sizeof(float16), to);
+  }
   /// Weights of a column, as floats to be cut to bf16.
   template <std::size_t W>
   SINQ_INLINE static void weights(const level_reader<Bits, Codebook, W>& level_of, const vec<std::uint32_t, W>& codes,
@@ -59,11 +66,14 @@ private:
   }
 };
 
-/// Adds columns [begin, end) of two panels to y: two tiles of tokens by two of rows at a time.
-/// @param w  [2] of tiles of those columns, w_bytes apart
+/// Adds columns [begin, end) of two panels to y: two tiles of tokens by two of rows at a time. Weights stay in the
+/// first cache, and as memory would rest meanwhile, codes that come next are asked for.
+/// @param w     [2] of tiles of those columns, w_bytes apart
+/// @param next  [2] of next_bytes of codes, p.panel_bytes apart
 template <class Tiles>
 SINQ_TARGET_AMX void multiply_tokens(const panel_product& p, const byte* w, std::size_t w_bytes, std::size_t begin,
-                                     std::size_t end) {
+                                     std::size_t end, const byte* next, std::size_t next_bytes) {
+  const byte* const next_end = next + next_bytes;
   const std::size_t x_bytes = (end - begin) / bf16_tile_cols * tile_bytes, across = p.tokens * panel_rows;
   for (std::size_t m = 0; m < p.tokens; m += 2 * tile_tokens) {
     // a tile that is not there has the same values as the one that takes its place
@@ -73,16 +83,19 @@ SINQ_TARGET_AMX void multiply_tokens(const panel_product& p, const byte* w, std:
     float* const y = p.y + m * panel_rows;
     const std::size_t down = second ? tile_tokens * panel_rows : 0;
     if (begin > 0) {
-      Tiles::template load<0>(y), Tiles::template load<1>(y + across);
-      Tiles::template load<2>(y + down), Tiles::template load<3>(y + down + across);
+      Tiles::template stream<0>(y), Tiles::template stream<1>(y + across);
+      Tiles::template stream<2>(y + down), Tiles::template stream<3>(y + down + across);
     } else {
       Tiles::template zero<0>(), Tiles::template zero<1>(), Tiles::template zero<2>(), Tiles::template zero<3>();
     }
     for (std::size_t at = 0; at < (end - begin) / bf16_tile_cols * tile_bytes; at += tile_bytes) {
-      Tiles::template load<4>(x0 + at), Tiles::template load<6>(w + at);
-      Tiles::template load<5>(x1 + at), Tiles::template load<7>(w + w_bytes + at);
+      Tiles::template stream<4>(x0 + at), Tiles::template load<6>(w + at);
+      Tiles::template stream<5>(x1 + at), Tiles::template load<7>(w + w_bytes + at);
       Tiles::template multiply<0, 4, 6>(), Tiles::template multiply<1, 4, 7>();
       Tiles::template multiply<2, 5, 6>(), Tiles::template multiply<3, 5, 7>();
+      if (next >= next_end) continue;
+      __builtin_prefetch(next), __builtin_prefetch(next + p.panel_bytes);
+      next += 64;
     }
     Tiles::template store<3>(y + down + across), Tiles::template store<2>(y + down);
     Tiles::template store<1>(y + across), Tiles::template store<0>(y);
@@ -103,7 +116,11 @@ SINQ_TARGET_AMX void multiply_bf16_tiles(const panel_product& p) {
         byte* const to = w + of_pair * w_bytes;
         fused::run_avx512<weight_tiles_loop<Bits, Codebook>>(one, begin, end, to);
       }
-      multiply_tokens<Tiles>(p.panel(n), w, w_bytes, begin, end);
+      // those of the next pair, or of the first one's next columns
+      const bool last = n + panels_at_once >= p.panels;
+      const byte* const next =
+          p.panel(last ? 0 : n + panels_at_once).codes + (last ? end : begin) / block_cols * block_bytes(Bits);
+      multiply_tokens<Tiles>(p.panel(n), w, w_bytes, begin, end, next, (end - begin) / block_cols * block_bytes(Bits));
     }
   }
   Tiles::release();

@@ -21,13 +21,14 @@ template <int Step>
 inline constexpr std::size_t code_tile_bytes = Step* panel_rows;
 
 /// Writes the codes of steps [begin, end) of one panel as tiles of bytes.
-template <int Bits, bool Codebook, int Step>
+/// @tparam Ahead  whether it asks for those that come later
+template <int Bits, bool Codebook, int Step, bool Ahead>
 SINQ_TARGET_AMX void write_code_tiles(const panel_product& p, std::size_t begin, std::size_t end, byte* to) {
   const __m512i table = level_table<Codebook>(p);
   for (std::size_t j = begin * Step; j < end * Step; j += 32) {
     const byte* const block = p.codes + j / block_cols * block_bytes(Bits);
     const std::size_t half = j % block_cols / 32;
-    prefetch_half<Bits, 1>(p, block, half);
+    if constexpr (Ahead) prefetch_half<Bits, 1>(p, block, half);
 #pragma GCC unroll 8
     for (std::size_t q = 0; q < 8; ++q, to += 4 * panel_rows)
       store(load_values<Bits, Codebook>(block, half, q, table), to);
@@ -58,9 +59,24 @@ SINQ_TARGET_AMX SINQ_INLINE void multiply_step(const std::int8_t* x, std::size_t
   if constexpr (T == 2) Tiles::template store<2>(dots[1][0]), Tiles::template store<3>(dots[1][1]);
 }
 
+/// Asks for a share of the codes of a step, of those that are multiplied byte_steps_at_once steps later, and the first
+/// time for their scales and zero points: memory is to be busy all the time.
+/// @param turn  the tile of tokens, of those that go in twos
+template <int Bits, int Step>
+SINQ_INLINE void prefetch_share(const panel_product& p, std::size_t step, std::size_t turn) {
+  constexpr std::size_t bytes = block_bytes(Bits) * Step / block_cols;
+  const byte* const at = codes_at(p, (step + byte_steps_at_once) * bytes);
+  const std::size_t turns = p.tokens / (2 * tile_tokens) * 2;
+  const std::size_t share = (bytes / 64 + turns - 1) / turns * 64;
+  for (std::size_t line = turn * share; line < std::min((turn + 1) * share, bytes); line += 64)
+    __builtin_prefetch(at + line);
+  if (turn == 0) prefetch_halves<1>(p, step * Step / p.group_size * panel_rows);
+}
+
 /// Adds the sums of steps [begin, end) to y of 16 tokens.
-/// @param dots  those of step `begin`; a step's lie `apart` tiles behind the last one's
-template <int Step>
+/// @param dots    those of step `begin`; a step's lie `apart` tiles behind the last one's
+/// @tparam Ahead  whether it asks for codes that come later
+template <int Bits, int Step, bool Ahead>
 SINQ_TARGET_AMX SINQ_INLINE void add_steps(const panel_product& p, const std::int32_t (*dots)[tile_tokens][panel_rows],
                                            std::size_t apart, std::size_t token, std::size_t begin, std::size_t end) {
   vec<float, 16> y[tile_tokens];
@@ -77,6 +93,7 @@ SINQ_TARGET_AMX SINQ_INLINE void add_steps(const panel_product& p, const std::in
     const std::size_t lanes = step * Step / p.group_size * panel_rows;
     load_lanes(p.scale, p.half_scale, lanes, s);
     load_lanes(p.zero, p.half_zero, lanes, z);
+    if constexpr (Ahead) prefetch_share<Bits, Step>(p, step, token / tile_tokens);
 #pragma GCC unroll 16
     for (std::size_t m = 0; m < tile_tokens; ++m)
       add_step<16>(s, z, (*dots)[m], p.unit[sums + m], p.sum[sums + m], reinterpret_cast<float*>(&y[m]));
@@ -88,7 +105,7 @@ SINQ_TARGET_AMX SINQ_INLINE void add_steps(const panel_product& p, const std::in
 /// Adds steps [begin, end) to y of the T tiles of tokens that begin with that one. All products come before the sums:
 /// tiles and vectors hinder each other.
 /// @param w  [2 x byte_steps_at_once] tiles of codes of those steps
-template <class Tiles, int Step, std::size_t T>
+template <class Tiles, int Bits, int Step, std::size_t T>
 SINQ_TARGET_AMX void multiply_tokens(const panel_product& p, const byte* w, std::size_t token, std::size_t begin,
                                      std::size_t end) {
   alignas(64) step_dots<T> dots[byte_steps_at_once];
@@ -98,7 +115,8 @@ SINQ_TARGET_AMX void multiply_tokens(const panel_product& p, const byte* w, std:
     multiply_step<Tiles, Step, T>(x, x_apart, w, byte_steps_at_once * code_tile_bytes<Step>, dots[n]);
   for (std::size_t n = 0; n < panels_at_once; ++n)
     for (std::size_t t = 0; t < T; ++t)
-      add_steps<Step>(p.panel(n), &dots[0][t][n], T * panels_at_once, token + t * tile_tokens, begin, end);
+      add_steps<Bits, Step, T == 2>(p.panel(n), &dots[0][t][n], T * panels_at_once, token + t * tile_tokens, begin,
+                                    end);
 }
 
 /// Multiplies any even number of panels by whole tiles of tokens.
@@ -111,11 +129,14 @@ SINQ_TARGET_AMX void multiply_byte_tiles(const panel_product& p) {
       const std::size_t end = std::min(p.steps, begin + byte_steps_at_once);
       const panel_product two = p.panel(pair);
       for (std::size_t n = 0; n < panels_at_once; ++n)
-        write_code_tiles<Bits, Codebook, Step>(two.panel(n), begin, end, w[n]);
+        if (p.tokens < 2 * tile_tokens)
+          write_code_tiles<Bits, Codebook, Step, true>(two.panel(n), begin, end, w[n]);
+        else
+          write_code_tiles<Bits, Codebook, Step, false>(two.panel(n), begin, end, w[n]);
       std::size_t token = 0;
       for (; token + 2 * tile_tokens <= p.tokens; token += 2 * tile_tokens)
-        multiply_tokens<Tiles, Step, 2>(two, w[0], token, begin, end);
-      if (token < p.tokens) multiply_tokens<Tiles, Step, 1>(two, w[0], token, begin, end);
+        multiply_tokens<Tiles, Bits, Step, 2>(two, w[0], token, begin, end);
+      if (token < p.tokens) multiply_tokens<Tiles, Bits, Step, 1>(two, w[0], token, begin, end);
     }
   Tiles::release();
 }

@@ -38,6 +38,11 @@ struct hardware_tiles {
   SINQ_TARGET_AMX SINQ_INLINE static void load(const void* from) {
     asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(from), "r"(std::size_t{Apart}), "i"(Tile) : "memory");
   }
+  /// The same of what is not needed again soon, past the first cache.
+  template <int Tile>
+  SINQ_TARGET_AMX SINQ_INLINE static void stream(const void* from) {
+    asm volatile("tileloaddt1 (%0,%1,1), %%tmm%c2" : : "r"(from), "r"(std::size_t{64}), "i"(Tile) : "memory");
+  }
   template <int Tile>
   SINQ_TARGET_AMX SINQ_INLINE static void store(void* to) {
     asm volatile("tilestored %%tmm%c2, (%0,%1,1)" : : "r"(to), "r"(std::size_t{64}), "i"(Tile) : "memory");

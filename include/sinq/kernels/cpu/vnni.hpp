@@ -56,6 +56,7 @@ SINQ_TARGET_VNNI void multiply_tokens(const panel_product& p, std::size_t token,
         }
       }
     }
+    prefetch_halves<P>(p, lanes);
     for (int n = 0; n < P; ++n) {
       const std::size_t at_lanes = lanes + static_cast<std::size_t>(n) * p.aux_apart;
       vec<float, 16> s, z;
