@@ -5,7 +5,6 @@
 #include "panels.hpp"
 
 #include <algorithm>
-#include <array>
 
 namespace sinq {
 
@@ -13,19 +12,28 @@ namespace detail {
 
 SINQ_SEPARATE_ROUNDING_BEGIN
 
-/// Values of [count x 16] codes: offset + unit (code - origin), unit [16].
+/// Values of [G x 16] codes: offset + unit (code - origin), unit being a row of base [G / super_group x 16].
+/// @tparam T  what base is stored as
+template <class T>
 struct aux_panel_loop {
   template <std::size_t W>
-  SINQ_INLINE static void run(const byte* codes, std::size_t count, const float* unit, float offset, float origin,
-                              float* to) {
-    for (std::size_t n = 0; n < count * panel_rows; n += W) {
-      vec<std::uint8_t, W> stored;
-      vec<float, W> step;
-      load(codes + n, stored);
-      load(unit + n % panel_rows, step);
-      const vec<float, W> code =
-          __builtin_convertvector(__builtin_convertvector(stored, vec<std::int32_t, W>), vec<float, W>);
-      store(offset + step * (code - origin), to + n);
+  SINQ_INLINE static void run(const byte* codes, std::size_t groups, std::size_t super_group, const byte* base,
+                              float offset, float origin, float* to) {
+    for (std::size_t begin = 0; begin < groups; begin += super_group, base += panel_rows * sizeof(T)) {
+      const std::size_t end = std::min(begin + super_group, groups);
+      for (std::size_t lane = 0; lane < panel_rows; lane += W) {
+        vec<float, W> unit;
+        load_vector<T, W>(base + lane * sizeof(T), unit);
+        for (std::size_t n = begin * panel_rows + lane; n < end * panel_rows; n += panel_rows) {
+          vec<std::uint8_t, W> stored;
+          load(codes + n, stored);
+          // by way of 16 bits, without which g++ takes element by element
+          const vec<std::uint16_t, W> wider = __builtin_convertvector(stored, vec<std::uint16_t, W>);
+          const vec<float, W> code =
+              __builtin_convertvector(__builtin_convertvector(wider, vec<std::int32_t, W>), vec<float, W>);
+          store(offset + unit * (code - origin), to + n);
+        }
+      }
     }
   }
 };
@@ -38,13 +46,15 @@ inline void load_aux_panel(const matrix_format& f, const shared_bytes& stored, c
   const std::size_t aux = size_bytes(storage(f.aux));
   if (bits == 0) return load_floats(stored.data() + panel * to.size() * aux, storage(f.aux), to);
   const byte* const codes = stored.data() + panel * to.size();
-  std::array<float, panel_rows> unit{};
-  for (std::size_t begin = 0, end = 0; begin < f.groups(); begin = end) {
-    const std::size_t super_group = f.super_group_of(begin);
-    for (end = begin + 1; end < f.groups() && f.super_group_of(end) == super_group;) ++end;
-    load_floats(base.data() + (panel * f.super_groups() + super_group) * panel_rows * aux, storage(f.aux), unit);
-    run_wide<aux_panel_loop>(codes + begin * panel_rows, end - begin, unit.data(), offset, origin,
-                             to.data() + begin * panel_rows);
+  const byte* const bases = base.data() + panel * f.super_groups() * panel_rows * aux;
+  const std::size_t super_group = f.super_group == 0 ? f.groups() : f.super_group;
+  switch (f.aux) {
+  case aux_dtype::f16:
+    return run_wide<aux_panel_loop<float16>>(codes, f.groups(), super_group, bases, offset, origin, to.data());
+  case aux_dtype::bf16:
+    return run_wide<aux_panel_loop<bfloat16>>(codes, f.groups(), super_group, bases, offset, origin, to.data());
+  case aux_dtype::f32:
+    return run_wide<aux_panel_loop<float>>(codes, f.groups(), super_group, bases, offset, origin, to.data());
   }
 }
 
