@@ -10,20 +10,13 @@ namespace sinq {
 
 namespace detail {
 
-/// The levels of a codebook in bytes, v = 128 + round(127 level / most), and what they ask of scales and zero points:
-///   level ~ (v - 128) most / 127,   s (level - z) = s most / 127 (v - (128 + 127 z / most))
+/// The levels of a codebook in bytes; see scale_to_bytes.
 struct byte_codebook {
   explicit byte_codebook(std::span<const float> levels) {
     for (const float level : levels) most = std::max(most, std::fabs(level));
     if (most == 0) most = 1;
     for (std::size_t n = 0; n < levels.size(); ++n)
       values[n] = static_cast<std::uint8_t>(128 + std::lround(127 * levels[n] / most));
-  }
-
-  /// Makes scales and zero points of levels those of v.
-  void adapt(std::span<float> scale, std::span<float> zero) const {
-    for (float& value : scale) value *= most / 127;
-    for (float& value : zero) value = 128 + value * (127 / most);
   }
 
   float most = 0;
@@ -119,6 +112,7 @@ private:
             .y = nullptr,
             .levels = f_.grid == grid::uniform ? nullptr : levels(f_, levels_).data(),
             .byte_levels = book_ ? book_->values.data() : nullptr,
+            .most_level = book_ ? book_->most : 0.0f,
             .tokens = a.tokens,
             .panels = kernel_.panels,
             .steps = a.steps,
@@ -138,7 +132,7 @@ private:
     panel_product p = product_of(a);
     const std::size_t lanes = p.aux_apart, panel_bytes = p.panel_bytes;
     // what a kernel reads as it is stored need not become floats
-    const bool halves = kernel_.reads_halves && !book_ && storage(f_.aux) == dtype::f16;
+    const bool halves = kernel_.reads_halves && storage(f_.aux) == dtype::f16;
     const bool half_scale = halves && f_.scale_bits == 0, half_zero = halves && f_.has_zero && f_.zero_bits == 0;
     std::vector<float> scale(half_scale ? 0 : kernel_.panels * lanes);
     std::vector<float> zero(half_zero ? 0 : kernel_.panels * lanes);
@@ -158,7 +152,9 @@ private:
           return std::span{all}.subspan(n * all.size() / kernel_.panels, all.size() / kernel_.panels);
         };
         load_auxiliaries(w_, panel + n, of_panel(scale), of_panel(zero));
-        if (book_) book_->adapt(of_panel(scale), of_panel(zero));
+        if (!book_) continue;
+        for (float& value : of_panel(scale)) scale_to_bytes(book_->most, value);
+        for (float& value : of_panel(zero)) zero_to_bytes(book_->most, value);
       }
       kernel_.multiply(p);
       write(p, panel, token, tokens);

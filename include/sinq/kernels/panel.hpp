@@ -32,6 +32,7 @@ struct panel_product {
 
   const float* levels;             ///< of a codebook, or nullptr: codes stand for themselves
   const std::uint8_t* byte_levels; ///< [16] v of a codebook for bytes, or nullptr
+  float most_level;                ///< the magnitude of a level that v = 255 or 1 stands for
 
   std::size_t tokens;
   std::size_t panels;      ///< for tiles
@@ -61,6 +62,18 @@ struct panel_product {
     return one;
   }
 };
+
+/// What scales and zero points of a codebook become where v = 128 + round(127 level / most) takes the place of levels:
+///   level ~ (v - 128) most / 127,   s (level - z) = s most / 127 (v - (128 + 127 z / most))
+/// @tparam Values  float or a vector of them
+template <class Values>
+SINQ_INLINE void scale_to_bytes(float most, Values& scale) {
+  scale *= most / 127;
+}
+template <class Values>
+SINQ_INLINE void zero_to_bytes(float most, Values& zero) {
+  zero = 128.0f + zero * (127 / most);
+}
 
 /// Calls f(size, begin) for each strip of tokens, size being a std::integral_constant.
 template <class F>

@@ -76,7 +76,7 @@ SINQ_INLINE void prefetch_share(const panel_product& p, std::size_t step, std::s
 /// Adds the sums of steps [begin, end) to y of 16 tokens.
 /// @param dots    those of step `begin`; a step's lie `apart` tiles behind the last one's
 /// @tparam Ahead  whether it asks for codes that come later
-template <int Bits, int Step, bool Ahead>
+template <int Bits, bool Codebook, int Step, bool Ahead>
 SINQ_TARGET_AMX SINQ_INLINE void add_steps(const panel_product& p, const std::int32_t (*dots)[tile_tokens][panel_rows],
                                            std::size_t apart, std::size_t token, std::size_t begin, std::size_t end) {
   vec<float, 16> y[tile_tokens];
@@ -91,8 +91,7 @@ SINQ_TARGET_AMX SINQ_INLINE void add_steps(const panel_product& p, const std::in
     const std::size_t sums = sum_index({token, tile_tokens}, step, p.steps);
     vec<float, 16> s, z;
     const std::size_t lanes = step * Step / p.group_size * panel_rows;
-    load_lanes(p.scale, p.half_scale, lanes, s);
-    load_lanes(p.zero, p.half_zero, lanes, z);
+    load_groups<Codebook>(p, lanes, s, z);
     if constexpr (Ahead) prefetch_share<Bits, Step>(p, step, token / tile_tokens);
 #pragma GCC unroll 16
     for (std::size_t m = 0; m < tile_tokens; ++m)
@@ -105,7 +104,7 @@ SINQ_TARGET_AMX SINQ_INLINE void add_steps(const panel_product& p, const std::in
 /// Adds steps [begin, end) to y of the T tiles of tokens that begin with that one. All products come before the sums:
 /// tiles and vectors hinder each other.
 /// @param w  [2 x byte_steps_at_once] tiles of codes of those steps
-template <class Tiles, int Bits, int Step, std::size_t T>
+template <class Tiles, int Bits, bool Codebook, int Step, std::size_t T>
 SINQ_TARGET_AMX void multiply_tokens(const panel_product& p, const byte* w, std::size_t token, std::size_t begin,
                                      std::size_t end) {
   alignas(64) step_dots<T> dots[byte_steps_at_once];
@@ -115,8 +114,8 @@ SINQ_TARGET_AMX void multiply_tokens(const panel_product& p, const byte* w, std:
     multiply_step<Tiles, Step, T>(x, x_apart, w, byte_steps_at_once * code_tile_bytes<Step>, dots[n]);
   for (std::size_t n = 0; n < panels_at_once; ++n)
     for (std::size_t t = 0; t < T; ++t)
-      add_steps<Bits, Step, T == 2>(p.panel(n), &dots[0][t][n], T * panels_at_once, token + t * tile_tokens, begin,
-                                    end);
+      add_steps<Bits, Codebook, Step, T == 2>(p.panel(n), &dots[0][t][n], T * panels_at_once, token + t * tile_tokens,
+                                              begin, end);
 }
 
 /// Multiplies any even number of panels by whole tiles of tokens.
@@ -135,8 +134,8 @@ SINQ_TARGET_AMX void multiply_byte_tiles(const panel_product& p) {
           write_code_tiles<Bits, Codebook, Step, false>(two.panel(n), begin, end, w[n]);
       std::size_t token = 0;
       for (; token + 2 * tile_tokens <= p.tokens; token += 2 * tile_tokens)
-        multiply_tokens<Tiles, Bits, Step, 2>(two, w[0], token, begin, end);
-      if (token < p.tokens) multiply_tokens<Tiles, Bits, Step, 1>(two, w[0], token, begin, end);
+        multiply_tokens<Tiles, Bits, Codebook, Step, 2>(two, w[0], token, begin, end);
+      if (token < p.tokens) multiply_tokens<Tiles, Bits, Codebook, Step, 1>(two, w[0], token, begin, end);
     }
   Tiles::release();
 }
