@@ -41,6 +41,7 @@ SINQ_TARGET_AVX2 void multiply_tokens(const panel_product& p, std::size_t token,
 #pragma GCC unroll 1
     for (std::size_t part = 0; part < Step; part += 32) {
       const std::size_t half = (step * Step + part) % block_cols / 32;
+      if (lane == 0) prefetch_half<Bits, 1>(p, block, half);
 #pragma GCC unroll 8
       for (int q = 0; q < 8; ++q) {
         vec<std::uint32_t, 8> codes;
