@@ -104,19 +104,36 @@ SINQ_INLINE void load_quad(const byte* block, std::size_t half, std::size_t q, s
   }
 }
 
-/// Where those codes of the first panel lie that are multiplied as many bytes after its first ones. Behind the last
-/// codes of a panel come those of the next but one: panels go in pairs.
+/// Where those codes of the first panel lie that are multiplied as many bytes after its first ones.
+/// @tparam Together  panels that go side by side, so that behind the last codes of one come those of the one so many on
+template <std::size_t Together>
 SINQ_INLINE const byte* codes_at(const panel_product& p, std::size_t bytes) {
-  return p.codes + bytes + (bytes < p.panel_bytes ? 0 : p.panel_bytes);
+  return p.codes + bytes + (bytes < p.panel_bytes ? 0 : (Together - 1) * p.panel_bytes);
 }
 
-/// Asks for the codes that are multiplied prefetch_bytes after those of 32 columns of a block.
-template <int Bits, std::size_t P>
+/// Asks for the codes of P panels that are multiplied prefetch_bytes after those of 32 columns of a block; see
+/// codes_at.
+template <int Bits, std::size_t P, std::size_t Together = P>
 SINQ_INLINE void prefetch_half(const panel_product& p, const byte* block, std::size_t half) {
   constexpr std::size_t bytes = block_bytes(Bits) / 2;
-  const byte* const at = codes_at(p, static_cast<std::size_t>(block - p.codes) + half * bytes + prefetch_bytes);
+  const byte* const at =
+      codes_at<Together>(p, static_cast<std::size_t>(block - p.codes) + half * bytes + prefetch_bytes);
   for (std::size_t n = 0; n < P; ++n)
     for (std::size_t line = 0; line < bytes; line += 64) __builtin_prefetch(at + n * p.panel_bytes + line);
+}
+
+/// Asks for as many codes of the next two panels, into the second cache: from two places of each, because memory gives
+/// more from more places at once.
+template <int Bits>
+SINQ_INLINE void prefetch_next_pair(const panel_product& p, const byte* block, std::size_t half) {
+  constexpr std::size_t line_bytes = 64, lines = block_bytes(Bits) / 2 / line_bytes, places = 2;
+  const std::size_t first = static_cast<std::size_t>(block - p.codes) / line_bytes + half * lines;
+  const std::size_t apart = p.panel_bytes / (line_bytes * places);
+  const byte* const next = p.codes + panels_at_once * p.panel_bytes;
+  for (std::size_t line = first; line < first + lines; ++line) {
+    const byte* const at = next + (line % places * apart + line / places) * line_bytes;
+    __builtin_prefetch(at, 0, 2), __builtin_prefetch(at + p.panel_bytes, 0, 2);
+  }
 }
 
 /// Asks for scales and zero points that are read prefetch_groups groups after those at a place in the first panel.

@@ -28,7 +28,7 @@ SINQ_TARGET_AMX void write_code_tiles(const panel_product& p, std::size_t begin,
   for (std::size_t j = begin * Step; j < end * Step; j += 32) {
     const byte* const block = p.codes + j / block_cols * block_bytes(Bits);
     const std::size_t half = j % block_cols / 32;
-    if constexpr (Ahead) prefetch_half<Bits, 1>(p, block, half);
+    if constexpr (Ahead) prefetch_half<Bits, 1, panels_at_once>(p, block, half);
 #pragma GCC unroll 8
     for (std::size_t q = 0; q < 8; ++q, to += 4 * panel_rows)
       store(load_values<Bits, Codebook>(block, half, q, table), to);
@@ -65,7 +65,7 @@ SINQ_TARGET_AMX SINQ_INLINE void multiply_step(const std::int8_t* x, std::size_t
 template <int Bits, int Step>
 SINQ_INLINE void prefetch_share(const panel_product& p, std::size_t step, std::size_t turn) {
   constexpr std::size_t bytes = block_bytes(Bits) * Step / block_cols;
-  const byte* const at = codes_at(p, (step + byte_steps_at_once) * bytes);
+  const byte* const at = codes_at<panels_at_once>(p, (step + byte_steps_at_once) * bytes);
   const std::size_t turns = p.tokens / (2 * tile_tokens) * 2;
   const std::size_t share = (bytes / 64 + turns - 1) / turns * 64;
   for (std::size_t line = turn * share; line < std::min((turn + 1) * share, bytes); line += 64)

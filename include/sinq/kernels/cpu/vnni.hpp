@@ -17,10 +17,11 @@ namespace sinq::detail::vnni {
 }
 
 /// Adds steps [begin, end) to y of T tokens and P panels. Few tokens have two sums each, of even and odd quads, that do
-/// not wait for each other.
+/// not wait for each other; they wait for memory.
 template <int Bits, bool Codebook, int Step, int T, int P>
 SINQ_TARGET_VNNI void multiply_tokens(const panel_product& p, std::size_t token, std::size_t begin, std::size_t end) {
-  constexpr int chains = T * P > 8 ? 1 : 2;
+  constexpr bool few = T * P <= 8;
+  constexpr int chains = few ? 2 : 1;
   const __m512i table = level_table<Codebook>(p);
   float* y[P];
   for (int n = 0; n < P; ++n) y[n] = p.y + (static_cast<std::size_t>(n) * p.tokens + token) * panel_rows;
@@ -38,6 +39,7 @@ SINQ_TARGET_VNNI void multiply_tokens(const panel_product& p, std::size_t token,
     for (std::size_t part = 0; part < Step; part += 32) {
       const std::size_t half = (step * Step + part) % block_cols / 32;
       prefetch_half<Bits, P>(p, block, half);
+      if constexpr (few) prefetch_next_pair<Bits>(p, block, half);
 #pragma GCC unroll 8
       for (int q = 0; q < 8; ++q) {
         __m512i values[P];
