@@ -2,8 +2,8 @@
 
     python3 benchmarks/peers/programs.py SOURCE.cpp... [OPTION...]
 
-A program takes rows, columns and rounds, multiplies by 4-bit weights in groups of 64 that come from memory, and prints a line
-a kernel: NAME,ROWS,COLUMNS,n=TOKENS,T=THREADS,MICROSECONDS us ...
+A program takes rows, columns and rounds, multiplies by 4-bit weights in groups of 64 that come from memory, and prints
+a line a kernel: NAME,ROWS,COLUMNS,n=TOKENS,T=THREADS,MICROSECONDS us ...
 """
 import argparse
 import json
@@ -87,8 +87,8 @@ def main():
               f"{best[-1][1]:10} {statistics.median(ratios):14.2f} {ends:>13}")
     for threads in sorted(shares[0]):
         found = [share[threads] for share in shares]
-        print(f"one token, {threads} threads: {statistics.median(found):.2f} [{min(found):.2f}..{max(found):.2f}] of the bytes "
-              f"that are read at most")
+        ends = f"{min(found):.2f}..{max(found):.2f}"
+        print(f"one token, {threads} threads: {statistics.median(found):.2f} [{ends}] of the bytes that are read at most")
 
 
 if __name__ == "__main__":
