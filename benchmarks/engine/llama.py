@@ -10,7 +10,6 @@ import json
 import os
 import pathlib
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -19,8 +18,9 @@ import gguf
 import llama_cpp
 import numpy
 
-sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "llm"))
+sys.path[:0] = [str(pathlib.Path(__file__).parents[1] / folder) for folder in ("llm", "measure")]
 from ggml_model import read_safetensors, to_floats  # noqa: E402
+from one_round import listed, one_round  # noqa: E402
 
 LAYER = {"input_layernorm": "attn_norm", "self_attn.q_proj": "attn_q", "self_attn.k_proj": "attn_k",
          "self_attn.v_proj": "attn_v", "self_attn.o_proj": "attn_output", "post_attention_layernorm": "ffn_norm",
@@ -122,14 +122,8 @@ class Llama:
 
 
 def our_round(arguments, model):
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "found.json")
-        subprocess.run([arguments.bench, model, "--rounds", "1", "--threads", str(arguments.threads),
-                        "--prompt", str(arguments.prompt), "--tokens", str(arguments.tokens),
-                        "--context", ",".join(map(str, arguments.context)), "--json", path],
-                       check=True, stdout=subprocess.DEVNULL)
-        with open(path, encoding="utf-8") as file:
-            document = json.load(file)
+    document = one_round(arguments.bench, model, "--threads", arguments.threads, "--prompt", arguments.prompt,
+                         "--tokens", arguments.tokens, "--context", listed(arguments.context))
     found = document["found"][0]
     rates = {"prompt": found["prompt_tokens_per_second"]["median"]}
     for line in found["generation"]:

@@ -4,17 +4,19 @@ Each round runs every peer with every number of tokens, then sinq_bench_matmul f
 taken within rounds. Peers multiply by copies of one weight in turns, as our program does.
 """
 import argparse
-import json
 import os
+import pathlib
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 
 import numpy
 
 import ggml
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "measure"))
+from one_round import listed, one_round  # noqa: E402
 
 GROUP = 64
 WRONG = {"exact": 1e-3, "int8": 0.05, "bf16": 0.05, "own grid": 0.25}  # relative errors beyond which nothing is timed
@@ -165,17 +167,9 @@ def seconds_of(peer, tokens, least):
 
 def our_round(arguments):
     """One round of our program: seconds by kernel and tokens, and bytes a second that are read at most."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = os.path.join(folder, "found.json")
-        command = [arguments.bench, "--rounds", "1", "--json", path]
-        for name in ("rows", "cols", "bytes"):
-            command += [f"--{name}", str(getattr(arguments, name))]
-        for name in ("tokens", "threads"):
-            command += [f"--{name}", ",".join(map(str, getattr(arguments, name)))]
-        command += ["--turn-ms", str(arguments.turn_ms)]
-        subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
-        with open(path, encoding="utf-8") as file:
-            found = json.load(file)
+    found = one_round(arguments.bench, "--rows", arguments.rows, "--cols", arguments.cols, "--bytes", arguments.bytes,
+                      "--tokens", listed(arguments.tokens), "--threads", listed(arguments.threads),
+                      "--turn-ms", arguments.turn_ms)
     seconds = {(row["kernel"], row["tokens"]): row["seconds"]["median"] for row in found["products"]}
     errors = {(row["kernel"], row["tokens"]): row["error"] for row in found["products"]}
     return seconds, errors, found["limits"][0]["read_bytes_per_second"]["median"], found["machine"]

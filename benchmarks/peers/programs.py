@@ -6,7 +6,6 @@ A program takes rows, columns and rounds, multiplies by 4-bit weights in groups 
 a line a kernel: NAME,ROWS,COLUMNS,n=TOKENS,T=THREADS,MICROSECONDS us ...
 """
 import argparse
-import json
 import os
 import pathlib
 import re
@@ -14,6 +13,9 @@ import statistics
 import subprocess
 import sys
 import tempfile
+
+sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "measure"))
+from one_round import listed, one_round  # noqa: E402
 
 LINE = re.compile(r"^([^,\n]+),\d+,\d+,n=(\d+),T=(\d+),([\d.]+) us", re.M)
 
@@ -36,15 +38,11 @@ def round_of(program, arguments):
     return found
 
 
-def our_round(arguments, keys, folder):
+def our_round(arguments, keys):
     """The same of sinq int8, and what part of the bytes that are read at most one token reads, by threads."""
-    path = folder / "found.json"
-    tokens, threads = ({str(key[n]) for key in keys} for n in (0, 1))
-    subprocess.run([arguments.bench, "--rows", str(arguments.rows), "--cols", str(arguments.cols), "--rounds", "1",
-                    "--precision", "int8", "--tokens", ",".join(sorted(tokens, key=int)),
-                    "--threads", ",".join(sorted(threads, key=int)), "--json", path],
-                   check=True, stdout=subprocess.DEVNULL)
-    found = json.loads(path.read_text())
+    tokens, threads = (sorted({key[n] for key in keys}) for n in (0, 1))
+    found = one_round(arguments.bench, "--rows", arguments.rows, "--cols", arguments.cols, "--precision", "int8",
+                      "--tokens", listed(tokens), "--threads", listed(threads))
     us = {(row["tokens"], row["threads"]): row["seconds"]["median"] * 1e6 for row in found["products"]}
     of_read = {row["threads"]: row["of_read"]["median"] for row in found["products"] if row["tokens"] == 1}
     return us, of_read, found["machine"]
@@ -69,7 +67,7 @@ def main():
                     theirs[key] = min(theirs.get(key, found), found)
             if not theirs:
                 sys.exit("programs.py: no program printed a line of the form above")
-            ours, share, machine = our_round(arguments, theirs, folder)
+            ours, share, machine = our_round(arguments, theirs)
             rounds.append((ours, theirs))
             shares.append(share)
     print(f"{machine['date']}: {machine['processor']}, {machine['instructions']}; {arguments.rows} x {arguments.cols}, "

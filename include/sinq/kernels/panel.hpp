@@ -111,6 +111,13 @@ SINQ_INLINE const byte* codes_at(const panel_product& p, std::size_t bytes) {
   return p.codes + bytes + (bytes < p.panel_bytes ? 0 : (Together - 1) * p.panel_bytes);
 }
 
+/// Scales or zero points of W rows, of f16 or, if there are none, of floats.
+template <std::size_t W>
+SINQ_INLINE void load_lanes(const float* floats, const byte* halves, std::size_t at, vec<float, W>& to) {
+  if (halves == nullptr) return load(floats + at, to);
+  load_vector<float16, W>(halves + at * sizeof(float16), to);
+}
+
 /// Asks for the codes of P panels that are multiplied prefetch_bytes after those of 32 columns of a block; see
 /// codes_at.
 template <int Bits, std::size_t P, std::size_t Together = P>

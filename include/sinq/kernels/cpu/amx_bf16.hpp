@@ -27,8 +27,8 @@ struct weight_tiles_loop {
       const std::size_t group = std::min(j / p.group_size, p.groups - 1) * panel_rows;
       const byte* const block = p.codes + j / block_cols * block_bytes(Bits);
       vec<float, W> scale, zero;
-      load_either<W>(p.scale, p.half_scale, group, scale);
-      load_either<W>(p.zero, p.half_zero, group, zero);
+      load_lanes<W>(p.scale, p.half_scale, group, scale);
+      load_lanes<W>(p.zero, p.half_zero, group, zero);
       const vec<float, W> offset = -(scale * zero);
 #pragma GCC unroll 8
       for (std::size_t q = 0; q < 8; ++q) {
@@ -46,13 +46,6 @@ struct weight_tiles_loop {
   }
 
 private:
-  template <std::size_t W>
-  SINQ_INLINE static void load_either(const float* floats, const byte* halves, std::size_t at, vec<float, W>& to) {
-    if (halves == nullptr)
-      load(floats + at, to);
-    else
-      load_vector<float16, W>(halves + at * sizeof(float16), to);
-  }
   /// Weights of a column, as floats to be cut to bf16.
   template <std::size_t W>
   SINQ_INLINE static void weights(const level_reader<Bits, Codebook, W>& level_of, const vec<std::uint32_t, W>& codes,

@@ -31,21 +31,12 @@ SINQ_TARGET_AVX512 SINQ_INLINE __m512i load_values(const byte* block, std::size_
   return values;
 }
 
-/// Scales or zero points of 16 rows, of f16 or, if there are none, of floats.
-SINQ_TARGET_AVX512 SINQ_INLINE void load_lanes(const float* floats, const byte* halves, std::size_t at,
-                                               vec<float, 16>& to) {
-  if (halves == nullptr) return load(floats + at, to);
-  const __m512 lanes = _mm512_maskz_cvtph_ps(
-      0xffff, _mm256_loadu_si256(reinterpret_cast<const __m256i*>(halves + at * sizeof(float16))));
-  load(&lanes, to);
-}
-
 /// Scales and zero points of 16 rows from a place on, from where panel_product has them.
 template <bool Codebook>
 SINQ_TARGET_AVX512 SINQ_INLINE void load_groups(const panel_product& p, std::size_t at, vec<float, 16>& scale,
                                                 vec<float, 16>& zero) {
-  load_lanes(p.scale, p.half_scale, at, scale);
-  load_lanes(p.zero, p.half_zero, at, zero);
+  load_lanes<16>(p.scale, p.half_scale, at, scale);
+  load_lanes<16>(p.zero, p.half_zero, at, zero);
   if constexpr (Codebook) { // floats are adapted already
     if (p.half_scale != nullptr) scale_to_bytes(p.most_level, scale);
     if (p.half_zero != nullptr) zero_to_bytes(p.most_level, zero);
