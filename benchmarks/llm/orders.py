@@ -27,9 +27,10 @@ def expected():
         for metric in ("perplexity", "kl"):
             yield Order(f"{bits}-sinq", f"{bits}-rtn", metric)
             yield Order(f"{bits}-sinq", f"{bits}-hqq", metric)
+            yield Order(f"{bits}-sinq", f"{bits}-paper", metric, or_equal=True)
             yield Order(f"{bits}-asinq", f"{bits}-sinq", metric, or_equal=True)
         for name, factors in RATIOS.items():
-            yield Order(f"{bits}-{name}", f"{bits}-sinq", "kl", factors[column], or_equal=True)
+            yield Order(f"{bits}-{name}", f"{bits}-paper", "kl", factors[column], or_equal=True)
 
 
 def paired_difference(left, right):

@@ -40,6 +40,7 @@ def calibration_free(bits):
     if bits in (3, 4):
         yield plain(f"nf{bits}", f"NF{bits}")
     yield plain("sinq", "SINQ")
+    yield of_method(bits, "paper", "SINQ, the paper's iteration", "--refine", "none", "--sinkhorn", "reference")
     yield of_method(bits, "official", "SINQ as the official package decides", "--compat", "official")
     yield plain("sinq_hqq", "SINQ + HQQ")
     if bits in (3, 4):

@@ -27,6 +27,7 @@ json options_json(const quantize_flags& f) {
                {"symmetric", f.quantizer.symmetric},
                {"zero", f.quantizer.zero},
                {"iterations", f.quantizer.iterations},
+               {"sinkhorn", f.quantizer.sinkhorn},
                {"include", f.choice.include},
                {"exclude", f.choice.exclude},
                {"bits_for", f.choice.bits_for}};

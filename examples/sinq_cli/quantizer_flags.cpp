@@ -56,6 +56,10 @@ void add_quantizer_flags(CLI::App& app, quantizer_flags& flags) {
   app.add_option("--iterations", flags.iterations, "Sinkhorn iterations, at most")
       ->check(CLI::Range(0, 1000000))
       ->capture_default_str();
+  app.add_option("--sinkhorn", flags.sinkhorn,
+                 "How Sinkhorn moves: alternating, rows and then columns, or reference, both at once as in the paper. "
+                 "Without this, alternating, but reference where results are refined")
+      ->check(CLI::IsMember({"alternating", "reference"}));
   add_threads_flag(app, flags.threads);
 }
 
@@ -81,6 +85,9 @@ sinq::quantize_options to_options(const quantizer_flags& flags) {
   options.symmetric = flags.symmetric;
   options.zero = flags.zero == "rounded" ? sinq::zero_mode::rounded : sinq::zero_mode::fractional;
   options.sinkhorn.iterations = flags.iterations;
+  if (!flags.sinkhorn.empty())
+    options.sinkhorn.rule =
+        flags.sinkhorn == "reference" ? sinq::sinkhorn_rule::reference : sinq::sinkhorn_rule::alternating;
   options.shift = flags.shift == "mean" ? sinq::codebook_shift::mean : sinq::codebook_shift::none;
   options.levels = flags.levels;
   options.refinement_feedback = !flags.no_feedback;

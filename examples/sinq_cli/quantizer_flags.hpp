@@ -31,6 +31,7 @@ struct quantizer_flags {
   std::size_t super_group = 0;
   std::string col_scale; ///< type of t; empty: what suits the scales
   int iterations = sinq::sinkhorn_options{}.iterations;
+  std::string sinkhorn;    ///< rule; empty: what suits the method
   std::size_t threads = 0; ///< 0: one for each hardware thread
 };
 

@@ -79,7 +79,7 @@ def said(run, text):
     expect(text in run.stdout, f"the table lacks {text!r}:\n{run.stdout}{run.stderr}")
 
 
-MEASURED = ["4-rtn", "4-hqq", "4-sinq", "4-refined", "4-asinq", "4-refined-self-feedback"]
+MEASURED = ["4-rtn", "4-hqq", "4-sinq", "4-paper", "4-refined", "4-asinq", "4-refined-self-feedback"]
 ONLY = f"^({'|'.join(MEASURED)})$"
 
 

@@ -3,6 +3,7 @@
 
 using namespace sinq_test;
 namespace cuda = sinq::cuda;
+using rule = sinq::sinkhorn_rule;
 
 namespace {
 
@@ -33,7 +34,26 @@ void check_same(const cuda::device_image& actual, const cuda::device_image& expe
 
 void check(const matrix& w, const cuda::quantize_options& o) {
   CAPTURE(w.rows, w.cols, o.bits, o.group_size, o.balance, o.symmetric, int(o.grid), int(o.zero));
+  CAPTURE(o.sinkhorn.iterations, int(o.sinkhorn.rule.value_or(rule::alternating)));
   check_same(value_of(on_device(w, o)), quantized_on_cpu(w.view(), o));
+}
+
+/// Both rules.
+void check_rules(const matrix& w, cuda::quantize_options o) {
+  for (const rule by : {rule::alternating, rule::reference}) {
+    o.sinkhorn.rule = by;
+    check(w, o);
+  }
+}
+
+/// Rows or columns that spread by up to e^reach more than others.
+matrix uneven(std::size_t rows, std::size_t cols, unsigned seed, float reach, bool in_rows) {
+  matrix w = gaussian(rows, cols, seed);
+  for (std::size_t n = 0; n < w.values.size(); ++n) {
+    const std::size_t line = in_rows ? n / cols : n % cols * 7 % cols;
+    w.values[n] *= std::exp(reach * static_cast<float>(line) / static_cast<float>(in_rows ? rows : cols));
+  }
+  return w;
 }
 
 } // namespace
@@ -42,8 +62,11 @@ TEST_CASE("the device quantizes to the bytes of the CPU") {
   for (const unsigned group_size : {32u, 64u, 128u}) {
     const matrix w = gaussian(35, 150, group_size);
     for (const int bits : {2, 3, 4, 8})
-      check(w, {.bits = bits, .group_size = group_size, .sinkhorn = {.iterations = 5}});
-    check(w, {.grid = sinq::grid::nf4, .group_size = group_size, .sinkhorn = {.iterations = 2}});
+      check_rules(w, {.bits = bits, .group_size = group_size, .sinkhorn = {.iterations = 5}});
+    check_rules(w, {.grid = sinq::grid::nf4, .group_size = group_size, .sinkhorn = {.iterations = 2}});
+    check(w, {.group_size = group_size, .symmetric = true});
+    check(w, {.grid = sinq::grid::nf4, .group_size = group_size, .symmetric = true});
+    check(w, {.group_size = group_size, .zero = sinq::zero_mode::fractional});
     check(w, {.balance = false, .group_size = group_size});
     check(w, {.balance = false, .grid = sinq::grid::nf4, .group_size = group_size});
     check(w, {.balance = false, .group_size = group_size, .symmetric = true});
@@ -53,31 +76,63 @@ TEST_CASE("the device quantizes to the bytes of the CPU") {
 }
 
 TEST_CASE("the device quantizes difficult weights to the bytes of the CPU") {
-  matrix huge = gaussian(20, 64, 1), tiny = gaussian(20, 64, 2), uneven = gaussian(50, 64, 3);
-  for (float& value : huge.values) value *= 1e30f;
-  for (float& value : tiny.values) value *= 1e-36f;
-  for (std::size_t n = 0; n < uneven.values.size(); ++n) // rows far apart: scales that f16 cannot hold side by side
-    uneven.values[n] *= std::exp(0.4f * static_cast<float>(n / uneven.cols)) * 1e-4f;
-  matrix far = gaussian(20, 100, 4);
+  const auto times = [](matrix w, float by) {
+    for (float& value : w.values) value *= by;
+    return w;
+  };
+  matrix far = gaussian(20, 100, 4), zero_columns = gaussian(20, 70, 12), holes{37, 128};
   for (float& value : far.values) value += 5.0f;
+  for (std::size_t n = 0; n < zero_columns.values.size(); n += 5) zero_columns.values[n] = 0; // of every column, or all
+  for (std::size_t i = 0; i < 3; ++i) holes.values[i * 12 * 128 + i * 5] = static_cast<float>(i) - 1.5f;
   const std::vector<matrix> all{with_outliers(33, 96, 5),
                                 with_constant_rows(20, 64, 6),
                                 with_zero_groups(20, 128, 7, 64),
-                                huge,
-                                tiny,
-                                uneven,
+                                times(gaussian(20, 64, 1), 1e30f),
+                                times(gaussian(20, 64, 1), 0x1p121f), // where the CPU takes rows one by one
+                                times(gaussian(20, 64, 2), 1e-36f),
+                                times(uneven(50, 64, 3, 20, true), 1e-4f), // scales that f16 cannot hold side by side
+                                uneven(40, 64, 13, 60, true),              // squares that float cannot
+                                uneven(40, 64, 14, 12, false),             // beyond the narrowest column
                                 far,
+                                zero_columns,
+                                holes,
                                 matrix{20, 70},
                                 gaussian(1, 130, 8),
+                                matrix{1, 64},
+                                gaussian(2, 66, 15),
                                 gaussian(37, 1, 9)};
   for (const matrix& w : all) {
-    check(w, {.sinkhorn = {.iterations = 3}});
-    check(w, {.grid = sinq::grid::nf4, .sinkhorn = {.iterations = 1}});
+    check_rules(w, {.sinkhorn = {.iterations = 3}});
+    check_rules(w, {.grid = sinq::grid::nf4, .sinkhorn = {.iterations = 1}});
+    check(w, {});
     for (const bool symmetric : {true, false}) {
+      check(w, {.bits = 8, .group_size = 32, .symmetric = symmetric});
       check(w, {.balance = false, .bits = 8, .group_size = 32, .symmetric = symmetric});
       check(w, {.balance = false, .grid = sinq::grid::nf4, .symmetric = symmetric});
     }
   }
+}
+
+TEST_CASE("denormal weights are balanced like any others") {
+  matrix w = gaussian(20, 64, 2);
+  for (float& value : w.values) value *= 1e-42f;
+  check(w, {});
+  check(w, {.grid = sinq::grid::nf4});
+}
+
+TEST_CASE("the device takes as many passes as the CPU") {
+  // One hot row and column each, and a product of both: the first pass leaves what a second one evens out.
+  matrix w = uneven(90, 64, 16, 5, false);
+  for (std::size_t n = 0; n < w.values.size(); ++n) w.values[n] *= n / 64 % 9 == n % 9 ? 300.0f : 1.0f;
+  const auto image = [&](int iterations) { return value_of(on_device(w, {.sinkhorn = {.iterations = iterations}})).t; };
+  CHECK(image(1) != image(2));
+  CHECK(image(2) != image(16));
+  for (const int iterations : {0, 1, 2, 3, 16}) check(w, {.sinkhorn = {.iterations = iterations}});
+}
+
+TEST_CASE("tall tiles are summed up in the order of the CPU") {
+  for (const std::size_t rows : {64u, 65u, 513u, 1040u})
+    check_rules(gaussian(rows, 33, 17), {.sinkhorn = {.iterations = 4}});
 }
 
 TEST_CASE("the device reads weights of 16 bits") {
@@ -93,10 +148,10 @@ TEST_CASE("the device reads weights of 16 bits") {
 
 TEST_CASE("the iteration's options are those of the CPU") {
   const matrix w = with_outliers(40, 64, 11);
-  check(w, {.sinkhorn = {.iterations = 0}});
-  check(w, {.sinkhorn = {.iterations = 3}});
-  check(w, {.sinkhorn = {.iterations = 20, .stop_when_worse = false}});
-  check(w, {.sinkhorn = {.ratio_min = 0.5f, .ratio_max = 3.0f, .log_scale_min = -2, .any_magnitude = false}});
+  check_rules(w, {.sinkhorn = {.iterations = 0}});
+  check_rules(w, {.sinkhorn = {.iterations = 3}});
+  check_rules(w, {.sinkhorn = {.iterations = 20, .stop_when_worse = false}});
+  check_rules(w, {.sinkhorn = {.ratio_min = 0.5f, .ratio_max = 3.0f, .log_scale_min = -2, .any_magnitude = false}});
 }
 
 TEST_CASE("what cannot be quantized on the device is an error") {

@@ -49,6 +49,12 @@ TEST_CASE("every method gives the same bits on every instruction set") {
         INFO(method.name << " " << kind.name << " " << rows << " x " << cols);
         sinq::quantize_options options = runs.usual(method);
         check_same_everywhere(kind.m.view(), options);
+        options.refine = sinq::refine_mode::none;
+        for (const sinq::sinkhorn_rule rule : {sinq::sinkhorn_rule::alternating, sinq::sinkhorn_rule::reference}) {
+          if (!method.has_col_scale) break;
+          options.sinkhorn.rule = rule;
+          check_same_everywhere(kind.m.view(), options);
+        }
         options.refine = sinq::refine_mode::weights;
         options.scale_bits = options.zero_bits = 6;
         check_same_everywhere(kind.m.view(), options);
@@ -60,18 +66,26 @@ TEST_CASE("every width gives the same bits on every instruction set") {
   const matrix m = with_outliers(50, 300, 4);
   for (const int bits : sinq::supported_bits)
     for (const std::size_t group_size : {16u, 64u, 100u})
-      check_same_everywhere(m.view(), {.bits = bits, .group_size = group_size});
+      for (const sinq::refine_mode mode : {sinq::refine_mode::none, sinq::refine_mode::weights})
+        check_same_everywhere(m.view(), {.bits = bits, .group_size = group_size, .refine = mode});
+}
+
+TEST_CASE("tall tiles are balanced to the same bits on every instruction set") {
+  for (const std::size_t rows : {511u, 512u, 700u, 1300u})
+    check_same_everywhere(with_outliers(rows, 70, 5).view(), {.refine = sinq::refine_mode::none});
 }
 
 TEST_CASE("Sinkhorn scales in double are the same bits on every instruction set") {
   std::vector<double> values;
   for (const float value : with_outliers(33, 70, 8).values) values.push_back(double{value} * 1.0000000001);
-  std::vector<double> first;
-  for (const sinq::isa id : isas_here()) {
-    const on_isa on{id};
-    const auto n = sinq::sinkhorn_normalizer<double>{}(sinq::matrix_view<const double>{values.data(), 33, 70});
-    REQUIRE(n);
-    if (first.empty()) first = n->values;
-    CHECK(first == n->values);
+  for (const sinq::sinkhorn_rule rule : {sinq::sinkhorn_rule::alternating, sinq::sinkhorn_rule::reference}) {
+    std::vector<double> first;
+    for (const sinq::isa id : isas_here()) {
+      const on_isa on{id};
+      const auto n = sinq::sinkhorn_normalizer<double>{{.rule = rule}}({values.data(), 33, 70});
+      REQUIRE(n);
+      if (first.empty()) first = n->values;
+      CHECK(first == n->values);
+    }
   }
 }

@@ -84,6 +84,36 @@ struct sinkhorn_result {
   return best;
 }
 
+/// The alternating rule on one tile: each side's variance is at least a sixteenth of its mean square; t from 1 to 2^15.
+[[nodiscard]] inline sinkhorn_result alternating(const MatrixXd& m, int passes = 16) {
+  sinkhorn_result out{m, VectorXd::Ones(m.rows()), VectorXd::Ones(m.cols()), imbalance(m), imbalance(m)};
+  const auto spread = [](const MatrixXd& lines) -> VectorXd { // of each row
+    VectorXd found(lines.rows());
+    for (Index i = 0; i < lines.rows(); ++i) {
+      const double square = lines.row(i).squaredNorm(), mean = lines.row(i).mean();
+      const double variance = square - static_cast<double>(lines.cols()) * mean * mean;
+      found(i) = std::sqrt(std::max(variance, square / 16) / static_cast<double>(lines.cols() - 1));
+    }
+    return found;
+  };
+  bool uneven = m.cols() > 1;
+  for (int k = 0; uneven && k < passes; ++k) {
+    out.row_scale = spread(m * out.col_scale.cwiseInverse().asDiagonal());
+    out.row_scale = (out.row_scale.array() > 0).select(out.row_scale, 1.0);
+    if (m.rows() == 1) break;
+    const VectorXd t = spread((out.row_scale.cwiseInverse().asDiagonal() * m).transpose());
+    const VectorXd change = t.cwiseQuotient(out.col_scale);
+    const double least = (t.array() > 0).select(change, change.maxCoeff()).minCoeff();
+    uneven = change.maxCoeff() > 1.5 * least;
+    if (t.maxCoeff() == 0) break;
+    out.col_scale = t.cwiseMax(std::ldexp(t.maxCoeff(), -14));
+    out.col_scale /= std::exp2(std::floor(std::log2(out.col_scale.minCoeff())));
+  }
+  out.matrix = out.row_scale.cwiseInverse().asDiagonal() * m * out.col_scale.cwiseInverse().asDiagonal();
+  out.imbalance_after = imbalance(out.matrix);
+  return out;
+}
+
 struct rtn_result {
   MatrixXd codes;  ///< [N x K], whole numbers
   MatrixXd scale;  ///< [N x G]

@@ -16,9 +16,26 @@ void check_through_tool(const golden_case& c) {
   const std::string quantized = (dir / "q.safetensors").string();
   const std::string dumped = (dir / "d.safetensors").string();
   // `x` of the input file is a sample of inputs: not to be quantized, but read by the methods that need one
-  run_well({"quantize", input, "-o", quantized, "--exclude", "^x$", "--moments", input, "--method", c.quantizer(),
-            "--bits", std::to_string(c.bits_or_iterations), c.square() ? "--tile" : "--group-size",
-            std::to_string(c.group_size), "--aux-dtype", "f32", "--refine", "none"});
+  run_well({"quantize",
+            input,
+            "-o",
+            quantized,
+            "--exclude",
+            "^x$",
+            "--moments",
+            input,
+            "--method",
+            c.quantizer(),
+            "--bits",
+            std::to_string(c.bits_or_iterations),
+            c.square() ? "--tile" : "--group-size",
+            std::to_string(c.group_size),
+            "--aux-dtype",
+            "f32",
+            "--refine",
+            "none",
+            "--sinkhorn",
+            "reference"});
   run_well({"dump", quantized, "-o", dumped});
   const auto model = value_of(sinq::io::model_reader::open(dumped));
   const read_tensor codes = read_one(model, "w.codes");

@@ -1,5 +1,6 @@
 #pragma once
 
+#include "alternating.cuh"
 #include "fit.cuh"
 #include "statistics.cuh"
 
@@ -7,31 +8,25 @@ namespace sinq::cuda::kernels {
 
 namespace detail {
 
-/// The Sinkhorn iteration of one tile by all threads of a block: sinkhorn_normalizer<float>::find_scales, with the same
-/// bits.
+/// Row scales and t of one tile by all threads of a block: sinkhorn_normalizer<float>::find_scales, with the same bits.
 struct tile_balance {
   static constexpr unsigned most_cols = unit_cols;
 
   const quantize_args& a;
-  unsigned tile;
+  staged_tile w;
   float* col_value; ///< [most_cols] in shared memory, as all that follows
   float* col_factor;
   float* col_std;
-  float* col_scale;     ///< the best so far
-  double* board;        ///< of of_block
-  float* staged;        ///< as in tile_statistics
-  float* staged_factor; ///< as in tile_statistics
+  float* col_scale; ///< the best so far
+  double* board;    ///< of of_block
 
   [[nodiscard]] __device__ __forceinline__ tile_statistics statistics(float power) const {
-    return {a, tile, power, col_factor, col_std, staged, staged_factor};
+    return {w, power, col_factor, col_std};
   }
-  [[nodiscard]] __device__ __forceinline__ unsigned cols() const { return a.tile_cols(tile); }
-  [[nodiscard]] __device__ __forceinline__ std::size_t row_at(unsigned i) const {
-    return std::size_t{tile} * a.format.rows + i;
-  }
+  [[nodiscard]] __device__ __forceinline__ unsigned cols() const { return w.cols(); }
   template <class F>
   __device__ __forceinline__ void each_row(F f) const {
-    for (unsigned i = threadIdx.x; i < a.format.rows; i += blockDim.x) f(row_at(i));
+    for (unsigned i = threadIdx.x; i < w.rows(); i += blockDim.x) f(w.row_at(i));
   }
   template <class F>
   __device__ __forceinline__ void each_col(F f) const {
@@ -128,7 +123,8 @@ struct tile_balance {
     each_col([&](unsigned j) { col_scale[j] = col_value[j]; });
   }
 
-  __device__ __forceinline__ void run() const {
+  /// The reference's rule.
+  __device__ __forceinline__ void iterate() const {
     float power = 1;
     statistics(power).measure();
     if (a.balance.any_magnitude) power = window();
@@ -149,6 +145,29 @@ struct tile_balance {
       }
       step(target);
     }
+  }
+
+  __device__ __forceinline__ void alternate() const {
+    const alternating_pass pass{w, col_factor, col_std, col_scale, board};
+    bool uneven = cols() > 1;
+    for (int k = 0; uneven && k < a.balance.iterations; ++k) uneven = pass.run();
+    each_row([&](std::size_t i) { a.row_scale[i] = rounded::div(1.0f, a.row_factor[i]); });
+  }
+
+  /// Leaves the scales and, as factors, their reciprocals.
+  __device__ __forceinline__ void run() const {
+    start();
+    if (a.balance.balance) {
+      if (a.balance.alternating)
+        alternate();
+      else
+        iterate();
+    }
+    each_row([&](std::size_t i) { a.row_factor[i] = rounded::div(1.0f, a.row_scale[i]); });
+    each_col([&](unsigned j) {
+      col_factor[j] = rounded::div(1.0f, col_scale[j]);
+      a.col_factor[w.tile * a.format.group_size + j] = col_factor[j];
+    });
     __syncthreads();
   }
 };
@@ -168,12 +187,11 @@ __global__ void __launch_bounds__(balance_threads, 1) balance_tiles(quantize_arg
   SINQ_SHARED(double, board, balance_warps);
   SINQ_SHARED(float, staged, staged_rows* staged_stride);
   SINQ_SHARED(float, staged_factor, staged_rows);
-  const detail::tile_balance tile{a,         blockIdx.x, col_value, col_factor,   col_std,
-                                  col_scale, board,      staged,    staged_factor};
-  tile.start();
-  detail::find_non_finite(a, blockIdx.x, board);
-  if (a.balance.balance) tile.run();
-  const int shift = detail::fit_tile(a, blockIdx.x, col_scale, board);
+  detail::look_at_weights(a, blockIdx.x, board);
+  const detail::tile_balance tile{
+      a, {a, blockIdx.x, staged, staged_factor}, col_value, col_factor, col_std, col_scale, board};
+  tile.run();
+  const int shift = detail::fit_tile(a, blockIdx.x, col_factor, board);
   detail::write_col_scale(a, blockIdx.x, col_scale, shift);
 }
 

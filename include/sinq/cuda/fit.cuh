@@ -12,18 +12,21 @@ struct group_weights {
   static constexpr unsigned parts = unit_cols / 32;
   float value[parts];
 
-  /// Weights of row i, w / t. @param col_scale  t of column j of the group
-  template <class ColScale>
-  __device__ __forceinline__ void load(const quantize_args& a, unsigned tile, unsigned i, ColScale col_scale) {
+  /// Weights of row i times factors. @param col_factor  that of column j of the group
+  template <class ColFactor>
+  __device__ __forceinline__ void load(const quantize_args& a, unsigned tile, unsigned i, ColFactor col_factor) {
     SINQ_EACH (k, parts) {
       const unsigned j = threadIdx.x % 32 + 32 * k;
-      value[k] = j < a.tile_cols(tile) ? column(a, tile, i, j, col_scale) : 0.0f;
+      value[k] = j < a.tile_cols(tile) ? column(a, tile, i, j, col_factor) : 0.0f;
     }
   }
-  template <class ColScale>
+  template <class ColFactor>
   [[nodiscard]] __device__ __forceinline__ static float column(const quantize_args& a, unsigned tile, unsigned i,
-                                                               unsigned j, ColScale col_scale) {
-    return rounded::divisor{col_scale(j)}(a.at(i, std::size_t{tile} * a.format.group_size + j));
+                                                               unsigned j, ColFactor col_factor) {
+    return rounded::mul(a.at(i, std::size_t{tile} * a.format.group_size + j), col_factor(j));
+  }
+  __device__ __forceinline__ void multiply(float row_factor) {
+    SINQ_EACH (k, parts) value[k] = rounded::mul(value[k], row_factor);
   }
   /// The smallest and the largest of all lanes.
   [[nodiscard]] __device__ __forceinline__ float2 range(unsigned cols) const {
@@ -56,16 +59,16 @@ struct group_weights {
   }
   /// The mean of balanced weights from four sums of every fourth column, as lane_range_loop of quant/lane_codes.hpp
   /// finds it.
-  template <class ColScale>
-  [[nodiscard]] __device__ __forceinline__ static float balanced_mean(const quantize_args& a, unsigned tile, unsigned i,
-                                                                      float row_scale, ColScale col_scale) {
+  template <class ColFactor>
+  [[nodiscard]] __device__ __forceinline__ static float mean_in_lanes(const quantize_args& a, unsigned tile, unsigned i,
+                                                                      float row_factor, ColFactor col_factor) {
     const unsigned cols = a.tile_cols(tile), lane = threadIdx.x % 32;
     float sum = 0;
-    for (unsigned j = lane; lane < 4 && j < cols; j += 4) sum = rounded::add(sum, column(a, tile, i, j, col_scale));
+    for (unsigned j = lane; lane < 4 && j < cols; j += 4) sum = rounded::add(sum, column(a, tile, i, j, col_factor));
     float part[4];
     SINQ_EACH (k, 4) part[k] = __shfl_sync(ptx::all_lanes, sum, static_cast<int>(k));
     const float all = rounded::add(rounded::add(part[0], part[1]), rounded::add(part[2], part[3]));
-    return rounded::div(rounded::div(all, static_cast<float>(cols)), row_scale);
+    return rounded::mul(rounded::div(all, static_cast<float>(cols)), row_factor);
   }
 };
 
@@ -107,7 +110,7 @@ struct group_weights {
   return make_float2(scale, ptx::to_float(f16{}, ptx::from_float(f16{}, rounded::div(-mean, scale))) + 0.0f);
 }
 
-/// The code of the level nearest to x / scale + zero, for a scale that is not 0.
+/// The code of the level nearest to a place, x / scale + zero.
 [[nodiscard]] __device__ __forceinline__ unsigned code_at(const fit_rule& by, float position) {
   if (!by.codebook) {
     float level = position < by.top ? position : by.top;
@@ -119,17 +122,22 @@ struct group_weights {
   return code;
 }
 
-/// Notes the first weight of a tile that is not finite.
-__device__ __forceinline__ void find_non_finite(const quantize_args& a, unsigned tile, double* board) {
+/// Notes the largest magnitude of a tile, and its first weight that is not finite.
+__device__ __forceinline__ void look_at_weights(const quantize_args& a, unsigned tile, double* board) {
   const unsigned cols = a.tile_cols(tile);
   unsigned long long first = ~0ull;
+  std::uint32_t largest = 0;
   for (std::size_t n = threadIdx.x; n < std::size_t{a.format.rows} * cols; n += blockDim.x) {
     const std::size_t i = n / cols, j = std::size_t{tile} * a.format.group_size + n % cols;
-    const std::uint32_t bits = ptx::bit_cast<std::uint32_t>(a.at(i, j));
-    if ((bits & 0x7f800000u) == 0x7f800000u) first = rounded::smaller<unsigned long long>(first, i * a.format.cols + j);
+    const std::uint32_t bits = ptx::bit_cast<std::uint32_t>(a.at(i, j)) & 0x7fffffffu;
+    if (bits >= 0x7f800000u) first = rounded::smaller<unsigned long long>(first, i * a.format.cols + j);
+    largest = rounded::larger(largest, bits);
   }
   first = of_block(first, reinterpret_cast<unsigned long long*>(board), take_smaller{});
-  if (threadIdx.x == 0) a.bad[tile] = first;
+  largest = of_block(largest, reinterpret_cast<std::uint32_t*>(board), take_larger{});
+  if (threadIdx.x != 0) return;
+  a.bad[tile] = first;
+  a.largest[tile] = ptx::bit_cast<float>(largest);
 }
 
 /// The power of two that moves from the scales of a tile into t: scale_shift of pack/auxiliaries.hpp.
@@ -142,25 +150,26 @@ __device__ __forceinline__ void find_non_finite(const quantize_args& a, unsigned
 }
 
 /// Finds scale and zero point of every row of a tile. @return the power of two that moves into t
-__device__ __forceinline__ int fit_tile(const quantize_args& a, unsigned tile, const float* col_scale, double* board) {
+__device__ __forceinline__ int fit_tile(const quantize_args& a, unsigned tile, const float* col_factor, double* board) {
   const unsigned cols = a.tile_cols(tile);
+  const auto factor_of = [&](unsigned j) { return col_factor[j]; };
   float least = FLT_MAX, most = 0;
   for (unsigned i = threadIdx.x / 32; i < a.format.rows; i += blockDim.x / 32) {
     const std::size_t at = std::size_t{tile} * a.format.rows + i;
-    const auto t = [&](unsigned j) { return col_scale[j]; };
+    const float row_factor = a.row_factor[at];
     group_weights x;
-    x.load(a, tile, i, t);
-    float2 range = x.range(cols);
-    range = make_float2(rounded::div(range.x, a.row_scale[at]), rounded::div(range.y, a.row_scale[at]));
+    x.load(a, tile, i, factor_of);
+    x.multiply(row_factor);
+    const float2 range = x.range(cols);
     float2 fit;
     if (!a.fit.codebook)
       fit = fit_uniform(a.fit, range);
     else if (a.fit.symmetric)
       fit = fit_codebook(a.fit, range, 0);
     else
-      fit =
-          fit_codebook(a.fit, range,
-                       a.balance.balance ? group_weights::balanced_mean(a, tile, i, a.row_scale[at], t) : x.mean(cols));
+      fit = fit_codebook(a.fit, range,
+                         a.in_lanes(tile) ? group_weights::mean_in_lanes(a, tile, i, row_factor, factor_of)
+                                          : x.mean(cols));
     if (threadIdx.x % 32 == 0) {
       a.group_scale[at] = fit.x;
       a.group_zero[at] = fit.y;
@@ -186,7 +195,7 @@ __device__ __forceinline__ void write_col_scale(const quantize_args& a, unsigned
   const int power = ilogbf(most) + 1;
   for (unsigned j = threadIdx.x; j < a.format.group_size; j += blockDim.x)
     a.t[tile * a.format.group_size + j] = j < a.tile_cols(tile) ? ldexpf(ldexpf(col_scale[j], shift), -power) : 0.0f;
-  if (threadIdx.x == 0) a.unit[tile] = ldexpf(1.0f, power);
+  if (threadIdx.x == 0) a.unit[tile] = ldexpf(1.0f, rounded::clamp(power, -126, 127));
 }
 
 } // namespace sinq::cuda::kernels::detail

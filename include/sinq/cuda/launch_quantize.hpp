@@ -20,7 +20,7 @@ struct quantize_options {
   unsigned group_size = 64;              ///< 32, 64 or 128
   bool symmetric = false;
   zero_mode zero = zero_mode::rounded;
-  sinkhorn_options sinkhorn{}; ///< sums are those of f64_sums = false
+  sinkhorn_options sinkhorn{}; ///< alternating without a rule; sums are those of f64_sums = false
 };
 
 namespace detail {
@@ -94,6 +94,7 @@ private:
     const sinkhorn_options& s = o_.sinkhorn;
     args_.balance = {.iterations = s.iterations,
                      .balance = o_.balance,
+                     .alternating = s.rule.value_or(sinkhorn_rule::alternating) == sinkhorn_rule::alternating,
                      .stop_when_worse = s.stop_when_worse,
                      .any_magnitude = s.any_magnitude,
                      .sigma_min = s.sigma_min,
@@ -111,7 +112,8 @@ private:
     const device_format& f = args_.format;
     tiles_ = ceil_div(f.cols, f.group_size);
     const std::size_t lines = std::size_t{tiles_} * f.rows;
-    const std::size_t bytes = lines * 6 * sizeof(float) + tiles_ * (sizeof(std::uint64_t) + sizeof(int));
+    const std::size_t floats = lines * 6 + std::size_t{tiles_} * (f.group_size + 1);
+    const std::size_t bytes = floats * sizeof(float) + tiles_ * (sizeof(std::uint64_t) + sizeof(int));
     if (result<void> ok = work_.reserve(bytes, on_); !ok) return ok;
     std::byte* at = work_.data();
     const auto take = [&]<class T>(T*& to, std::size_t count) {
@@ -125,6 +127,8 @@ private:
     take(args_.row_scale, lines);
     take(args_.group_scale, lines);
     take(args_.group_zero, lines);
+    take(args_.col_factor, std::size_t{tiles_} * f.group_size);
+    take(args_.largest, tiles_);
     take(args_.shift, tiles_);
     args_.t = out.t().data();
     args_.unit = out.unit().data();

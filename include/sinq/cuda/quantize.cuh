@@ -47,19 +47,22 @@ __device__ __forceinline__ void coarsen(const fit_rule& by, unsigned cols, float
 [[nodiscard]] __device__ __forceinline__ coded_group code_group(const quantize_args& a, unsigned tile, unsigned i) {
   const unsigned lane = threadIdx.x % 32, cols = a.tile_cols(tile);
   const std::size_t at = std::size_t{tile} * a.format.rows + i;
-  const float unit = a.unit[tile], step = a.group_scale[at];
+  const float step = a.group_scale[at];
   const int shift = a.shift[tile];
+  const bool in_lanes = a.in_lanes(tile);
   group_weights x;
-  x.load(a, tile, i, [&](unsigned j) { return ldexpf(a.t[tile * a.format.group_size + j] * unit, -shift); });
+  x.load(a, tile, i, [&](unsigned j) { return a.col_factor[tile * a.format.group_size + j]; });
+  x.multiply(a.row_factor[at]);
   coded_group group;
   group.zero = a.group_zero[at];
   bool zeros = true;
-  const rounded::divisor by_row{a.row_scale[at]}, by_step{step == 0 ? 1.0f : step};
+  const rounded::divisor by_step{step == 0 ? 1.0f : step};
   SINQ_EACH (k, group_weights::parts) {
     zeros = zeros && x.value[k] == 0;
     if (lane + 32 * k >= cols) continue;
-    const float place = by_step(by_row(x.value[k]));
-    group.code[k] = step == 0 ? a.fit.at_zero : code_at(a.fit, rounded::add(place, group.zero));
+    const float place =
+        in_lanes ? by_step.add_near(x.value[k], group.zero) : rounded::add(by_step(x.value[k]), group.zero);
+    group.code[k] = step == 0 ? a.fit.at_zero : code_at(a.fit, place);
   }
   zeros = __all_sync(ptx::all_lanes, zeros) != 0;
   const float scale = ldexpf(rounded::mul(step, a.row_scale[at]), -shift);

@@ -21,10 +21,11 @@ struct fit_rule {
   unsigned at_zero = 0; ///< the code of the level nearest to 0
 };
 
-/// Bounds of the Sinkhorn iteration as it uses them.
+/// How row scales and t are found; of what follows `alternating`, the reference's rule alone has bounds.
 struct balance_rule {
   int iterations = 0; ///< 0: row scales and t are 1
   bool balance = true;
+  bool alternating = true;
   bool stop_when_worse = true;
   bool any_magnitude = true;
   float sigma_min, sigma_max, target_margin;
@@ -43,11 +44,13 @@ struct quantize_args {
   // of a tile g, at g * rows
   float* row_value; ///< scales of the rows while they are found
   float* row_std;
-  float* row_factor;  ///< reciprocals of row_value
+  float* row_factor;  ///< reciprocals of row_value, then of row_scale
   float* row_scale;   ///< the best so far
   float* group_scale; ///< of the balanced weights
   float* group_zero;
   std::uint64_t* bad; ///< [groups] row-major place of the first weight that is not finite, or all ones
+  float* col_factor;  ///< [groups * group_size] 1 / t
+  float* largest;     ///< [groups] magnitude of a weight
   int* shift;         ///< [groups] power of two that moves from the scales into t
   // results
   float* t;               ///< [units * 128]
@@ -58,6 +61,10 @@ struct quantize_args {
   [[nodiscard]] __host__ __device__ unsigned tile_cols(unsigned g) const {
     const unsigned left = format.cols - g * format.group_size;
     return left < format.group_size ? left : format.group_size;
+  }
+  /// Whether the CPU finds means and codes of tile g by the loops of quant/lane_codes.hpp, not by those for rows.
+  [[nodiscard]] __device__ __forceinline__ bool in_lanes(unsigned g) const {
+    return balance.balance && largest[g] < 0x1p120f;
   }
   [[nodiscard]] __device__ __forceinline__ float at(std::size_t i, std::size_t j) const {
     const std::size_t n = i * stride + j;

@@ -32,6 +32,8 @@ public:
     const float near = __fmul_rn(x, inverse_);
     return fabsf(near) < INFINITY ? __fmaf_rn(__fmaf_rn(near, minus_, x), inverse_, near) : near;
   }
+  /// The product with the reciprocal, near the quotient, plus c, rounded once.
+  [[nodiscard]] __device__ __forceinline__ float add_near(float x, float c) const { return __fmaf_rn(x, inverse_, c); }
 
 private:
   float minus_, inverse_;

@@ -21,9 +21,10 @@ inline constexpr std::size_t tile_lanes = 16;
 
 /// to[j * stride + lane] = from[lane][j] of 16 rows of floats, or of bfloat16s as their bits, while the rows `ahead`
 /// elements further on are fetched.
-template <class Element>
+template <class Element, bool Largest>
 struct to_columns_loop {
-  /// @param largest  bits of the largest magnitude so far: those of a NaN or infinity are at least 0x7f800000
+  /// @param largest  bits of the largest magnitude so far, if asked for: those of a NaN or infinity are at least
+  ///                 0x7f800000
   template <std::size_t W>
   SINQ_INLINE static void run(const std::array<const Element*, tile_lanes>& from, std::size_t ahead, std::size_t cols,
                               float* to, std::size_t stride, std::int32_t& largest) {
@@ -48,8 +49,10 @@ struct to_columns_loop {
         keep(column, most, to + j * stride + lane);
       }
     }
-    most_of_lanes<W>(most);
-    largest = std::max(largest, most[0]);
+    if constexpr (Largest) {
+      most_of_lanes<W>(most);
+      largest = std::max(largest, most[0]);
+    }
   }
 
 private:
@@ -63,9 +66,11 @@ private:
       __builtin_memcpy(&to, &some, sizeof to);
   }
   template <class Bits>
-  SINQ_INLINE static void keep(const Bits& bits, Bits& most, float* to) {
-    const Bits magnitude = bits & 0x7fffffff;
-    most = magnitude > most ? magnitude : most;
+  SINQ_INLINE static void keep(const Bits& bits, [[maybe_unused]] Bits& most, float* to) {
+    if constexpr (Largest) {
+      const Bits magnitude = bits & 0x7fffffff;
+      most = magnitude > most ? magnitude : most;
+    }
     __builtin_memcpy(to, &bits, sizeof bits);
   }
 };
@@ -124,18 +129,37 @@ public:
   void assign(matrix_view<const float> w) {
     resize(w.rows(), w.cols());
     for (std::size_t i = 0; i < w.rows(); i += tile_lanes)
-      put_rows(i, w.data() + i * w.stride(), w.stride(), 2 * tile_lanes);
+      put_rows<true>(i, w.data() + i * w.stride(), w.stride(), 2 * tile_lanes);
   }
   /// Takes rows [i0, i0 + N) and columns [j0, j0 + K) of a weight.
   void assign(const weight_view& w, std::size_t i0, std::size_t j0, std::size_t rows, std::size_t cols) {
     resize(rows, cols);
-    put(w, i0, j0, 0, rows, 2 * tile_lanes);
+    put<true>(w, i0, j0, 0, rows, 2 * tile_lanes);
   }
-  /// Takes `count` rows of another block of the same shape, which begins with row i0 and column j0 of a weight, in
-  /// place of its own from row `begin` on, a multiple of 16; with the first of them, `largest` starts again.
-  void replace(const weight_view& w, std::size_t i0, std::size_t j0, std::size_t begin, std::size_t count) {
+  /// Takes `count` rows of the block that begins with row i0 and column j0 of a weight, from row `begin` on, a multiple
+  /// of 16, while those that come so many rows later are fetched. With the first of them, `largest` starts again, which
+  /// only takes notice of them if Largest.
+  template <bool Largest>
+  void put(const weight_view& w, std::size_t i0, std::size_t j0, std::size_t begin, std::size_t count,
+           std::size_t ahead_rows) {
     if (begin == 0) largest_ = 0;
-    put(w, i0, j0, begin, begin + count, 0);
+    const std::size_t end = begin + count;
+    const auto floats = w.floats();
+    const auto bits = w.bfloat16_bits();
+    std::vector<float> some(floats || bits ? 0 : tile_lanes * cols_);
+    for (std::size_t i = begin; i < end; i += tile_lanes) {
+      if (floats) {
+        put_rows<Largest>(i, floats->data() + (i0 + i) * floats->stride() + j0, floats->stride(), ahead_rows);
+        continue;
+      }
+      if (bits) {
+        put_rows<Largest>(i, bits->data() + (i0 + i) * bits->stride() + j0, bits->stride(), ahead_rows);
+        continue;
+      }
+      for (std::size_t lane = 0; lane < std::min(tile_lanes, rows_ - i); ++lane)
+        w.load(i0 + i + lane, j0, std::span{some}.subspan(lane * cols_, cols_));
+      put_rows<Largest>(i, some.data(), cols_, 0);
+    }
   }
   /// Takes all of another tile, times a power of two, twice.
   void assign_scaled(const column_tile& from, float power) {
@@ -147,29 +171,9 @@ public:
   }
 
 private:
-  /// Puts rows [begin, end) of the block that begins with row i0 and column j0 in their places.
-  void put(const weight_view& w, std::size_t i0, std::size_t j0, std::size_t begin, std::size_t end,
-           std::size_t ahead_rows) {
-    const auto floats = w.floats();
-    const auto bits = w.bfloat16_bits();
-    std::vector<float> some(floats || bits ? 0 : tile_lanes * cols_);
-    for (std::size_t i = begin; i < end; i += tile_lanes) {
-      if (floats) {
-        put_rows(i, floats->data() + (i0 + i) * floats->stride() + j0, floats->stride(), ahead_rows);
-        continue;
-      }
-      if (bits) {
-        put_rows(i, bits->data() + (i0 + i) * bits->stride() + j0, bits->stride(), ahead_rows);
-        continue;
-      }
-      for (std::size_t lane = 0; lane < std::min(tile_lanes, rows_ - i); ++lane)
-        w.load(i0 + i + lane, j0, std::span{some}.subspan(lane * cols_, cols_));
-      put_rows(i, some.data(), cols_, 0);
-    }
-  }
   /// Puts 16 rows, or those that are left, in their places from row i on, a multiple of 16, and fetches those that come
   /// so many rows later.
-  template <class Element>
+  template <bool Largest, class Element>
   void put_rows(std::size_t i, const Element* some, std::size_t row_stride, std::size_t ahead_rows) {
     const std::size_t count = std::min(tile_lanes, rows_ - i);
     std::array<const Element*, tile_lanes> from;
@@ -177,7 +181,8 @@ private:
     for (std::size_t lane = 0; lane < tile_lanes; ++lane)
       from[lane] = lane < count ? some + lane * row_stride : zeros.data();
     const std::size_t ahead = rows_ - i > ahead_rows + tile_lanes ? ahead_rows * row_stride : 0;
-    run_wide<to_columns_loop<Element>>(from, ahead, cols_, column(i / height_, 0) + i % height_, stride(), largest_);
+    run_wide<to_columns_loop<Element, Largest>>(from, ahead, cols_, column(i / height_, 0) + i % height_, stride(),
+                                                largest_);
   }
 
   static constexpr std::size_t line = buffer_alignment_bytes / sizeof(float);

@@ -3,11 +3,22 @@
 #include "../core/error.hpp"
 #include "../core/finite.hpp"
 
+#include <cstdint>
+#include <optional>
+
 namespace sinq {
 
-/// Constants of the Sinkhorn iteration; the defaults are those of the reference code.
+/// How the scales of rows and columns are found.
+enum class sinkhorn_rule : std::uint8_t {
+  alternating, ///< rows, then columns of what is left, as Sinkhorn and Knopp do: two passes are most often enough
+  reference,   ///< rows and columns at once, from the same iterate: Algorithm 1 of the paper, with its constants
+};
+
+/// Constants of the Sinkhorn iteration; the defaults are those of the reference code. The alternating rule has none of
+/// them but `iterations`.
 struct sinkhorn_options {
-  int iterations = 16;    ///< at most, >= 0; the iteration stops at the first one that raises the imbalance
+  std::optional<sinkhorn_rule> rule{}; ///< without it, alternating, or what suits the method: see quantize_options
+  int iterations = 16; ///< at most, >= 0; it stops at the first one that raises the imbalance (alternating: once even)
   float ratio_min = 0.7f; ///< bounds of one step: sigma / target is clamped to [ratio_min, ratio_max]
   float ratio_max = 2.0f;
   float log_scale_min = -0.3f; ///< bounds of the natural logarithm of every scale
@@ -20,6 +31,17 @@ struct sinkhorn_options {
                          ///< reference more often; false: from sums in the type of the weights
   bool any_magnitude = true; ///< false: the bounds of sigma are absolute, as in the reference, for weights of any size
 };
+
+namespace detail {
+
+/// How narrow beside the widest the spread of a column may seem to the alternating rule: 1 to 2^15 are normal numbers
+/// of f16.
+inline constexpr float narrowest_column = 0x1p-14f;
+/// Columns whose spreads were at most this much apart before the alternating rule moved them need no other pass: what
+/// is left of it after rows have moved is a tenth of its logarithm or so.
+inline constexpr float even_enough = 1.5f;
+
+} // namespace detail
 
 /// Whether the iteration can run with these options.
 [[nodiscard]] inline result<void> check(const sinkhorn_options& o) {

@@ -12,9 +12,22 @@ SINQ_SEPARATE_ROUNDING_BEGIN
 
 namespace sinq::detail {
 
+/// The sum of 16 lanes as a tree.
+template <std::size_t W>
+SINQ_INLINE float sum_of_tile_lanes(const float* lanes) {
+  constexpr std::size_t pieces = tile_lanes / W;
+  vec<float, W> piece[pieces];
+  for (std::size_t p = 0; p < pieces; ++p) load(lanes + p * W, piece[p]);
+  for (std::size_t half = pieces / 2; half > 0; half /= 2)
+    for (std::size_t p = 0; p < half; ++p) piece[p] += piece[p + half];
+  sum_of_lanes<W>(piece[0]);
+  return piece[0][0];
+}
+
 /// Standard deviations of lines of so many terms, times a factor each, from their sums; negative where they may be
 /// wrong: where cancellation, overflow or underflow has taken bits.
 struct spread_of_sums {
+  static constexpr float cancellation_limit = 0x1p-4f; ///< of the ratio of variance to mean square
   float per_term, per_rest, least;
 
   explicit spread_of_sums(std::size_t n)
@@ -24,23 +37,33 @@ struct spread_of_sums {
   template <std::size_t W>
   SINQ_INLINE void find(const vec<float, W>& sum, const vec<float, W>& square, const vec<float, W>& factor,
                         vec<float, W>& sigma) const {
-    constexpr float cancellation_limit = 0x1p-4f; // of the ratio of variance to mean square
     const vec<float, W> spread = square - (sum * sum) * per_term;
-    vec<float, W> floor = vec<float, W>{} + least, root;
+    vec<float, W> floor = vec<float, W>{} + least, root, inverse;
     floor = square * cancellation_limit > floor ? square * cancellation_limit : floor;
-    square_roots<W>(spread * per_rest, root);
+    square_roots<W>(spread * per_rest, root, inverse);
     sigma = spread > floor ? root * factor : vec<float, W>{} - 1.0f; // infinite squares are not above the floor
   }
 
-private:
-  /// Square roots of normal floats within two units in the last place, by Newton's steps towards 1 / sqrt(x) from a
-  /// guess by the bits: operations that every machine rounds alike.
+  /// 1 over the standard deviation, of which the variance is taken to be `cancellation_limit` of the mean square if it
+  /// is less; negative where squares overflow or underflow.
   template <std::size_t W>
-  SINQ_INLINE static void square_roots(const vec<float, W>& x, vec<float, W>& root) {
+  SINQ_INLINE void find_factor(const vec<float, W>& sum, const vec<float, W>& square, vec<float, W>& factor) const {
+    const vec<float, W> floor = square * cancellation_limit, low = vec<float, W>{} + 32 * least;
+    const vec<float, W> finite = square + square * 0.0f; // or NaN: one comparison is a select, two are not to g++
+    vec<float, W> spread = square - sum * (sum * per_term), root, found;
+    spread = spread > floor ? spread : floor;
+    square_roots<W>(spread * per_rest, root, found);
+    factor = finite > low ? found : vec<float, W>{} - 1.0f;
+  }
+
+private:
+  /// Square roots of normal floats, and 1 over them, within two units in the last place, by Newton's steps from a guess
+  /// by the bits: operations that every machine rounds alike.
+  template <std::size_t W>
+  SINQ_INLINE static void square_roots(const vec<float, W>& x, vec<float, W>& root, vec<float, W>& inverse) {
     vec<std::uint32_t, W> bits;
     __builtin_memcpy(&bits, &x, sizeof bits);
     bits = 0x5f375a86u - (bits >> 1);
-    vec<float, W> inverse;
     __builtin_memcpy(&inverse, &bits, sizeof bits);
     const vec<float, W> half = x * 0.5f;
     for (int k = 0; k < 3; ++k) inverse *= 1.5f - half * inverse * inverse;
@@ -177,23 +200,12 @@ private:
   SINQ_INLINE static void finish_cols(const column_tile& t, const float* factor, const places& to) {
     const spread_of_sums of{t.rows()};
     for (std::size_t j = 0; j < t.cols(); ++j) {
-      const vec<float, 1> sum{sum_of_column<W>(to.lanes + j * tile_lanes)};
-      const vec<float, 1> square{sum_of_column<W>(to.square_lanes + j * tile_lanes)};
+      const vec<float, 1> sum{sum_of_tile_lanes<W>(to.lanes + j * tile_lanes)};
+      const vec<float, 1> square{sum_of_tile_lanes<W>(to.square_lanes + j * tile_lanes)};
       vec<float, 1> sigma;
       of.find<1>(sum, square, vec<float, 1>{factor[j]}, sigma);
       to.col[j] = sigma[0];
     }
-  }
-  /// The sum of 16 lanes as a tree.
-  template <std::size_t W>
-  SINQ_INLINE static float sum_of_column(const float* lanes) {
-    constexpr std::size_t pieces = tile_lanes / W;
-    vec<float, W> piece[pieces];
-    for (std::size_t p = 0; p < pieces; ++p) load(lanes + p * W, piece[p]);
-    for (std::size_t half = pieces / 2; half > 0; half /= 2)
-      for (std::size_t p = 0; p < half; ++p) piece[p] += piece[p + half];
-    sum_of_lanes<W>(piece[0]);
-    return piece[0][0];
   }
 };
 

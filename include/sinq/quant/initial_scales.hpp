@@ -41,6 +41,7 @@ public:
     q.zero.resize(w.rows());
     matrix_sink no_codes{q};
     tile_workspace work;
+    prepare(work);
     const bool finite = work.load(w, 0, 0, w.rows(), w.cols());
     SINQ_ASSERT(finite);
     tile(work, {no_codes, 0, 0, q.scale.data(), q.zero.data(), q.col_scale.data()});
@@ -50,10 +51,13 @@ public:
 
   using tile_workspace = detail::balanced_tile;
 
-  /// The same for a tile that `work` holds.
+  /// Says how the tiles that `work` loads from now on will be balanced; borrowed.
+  void prepare(tile_workspace& work) const { work.prepare(Balanced ? &normalizer_ : nullptr); }
+
+  /// The same for a tile that `work` holds, prepared before.
   void tile(tile_workspace& work, const detail::tile_result& to) const {
     if constexpr (Balanced)
-      work.find_scales(normalizer_, to.t);
+      work.find_scales(to.t);
     else
       work.leave_scales();
     std::vector<bool> zeros;

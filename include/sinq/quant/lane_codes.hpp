@@ -27,24 +27,22 @@ struct row_walk {
   }
 };
 
-/// Some rows of one chunk of a tile, a multiple of 16 of them, and what they are divided by.
+/// Some rows of one chunk of a tile, a multiple of 16 of them, and the factors that balance them.
 struct lane_rows {
-  float* w; ///< of the first row and column
+  const float* w; ///< of the first row and column
   std::size_t rows, cols, stride;
-  const float* row;       ///< [rows]
-  const float* minus_col; ///< [K]
-  const float* per_col;   ///< [K] reciprocals
-  row_walk* next;         ///< of weights that will be read after these
+  const float* row; ///< [rows]
+  const float* col; ///< [K]
+  row_walk* next;   ///< of weights that will be read after these
 };
 
-/// w[i][j] <- w[i][j] / col[j], and the least, largest and, if asked for, mean (w[i][j] / col[j]) / row[i] of each row.
-/// Dividing by a row's scale keeps the order of its weights, so that one division a weight will do; a mean is found
-/// from four sums over every fourth column.
+/// The least, largest and, if asked for, mean (w[i][j] * col[j]) * row[i] of each row. A row's factor keeps the order
+/// of its weights, so that one product a weight will do; a mean is found from four sums over every fourth column.
 template <bool Mean>
 struct lane_range_loop {
   template <std::size_t W>
   SINQ_INLINE static void run(const lane_rows& shared, float* lows, float* highs, float* means) {
-    const lane_rows r = shared; // copies, which no weight that is written can change
+    const lane_rows r = shared; // copies, which no range that is written can change
     row_walk next = *r.next;
     for (std::size_t i = 0; i < r.rows; i += W) {
       constexpr std::size_t parts = 4; // whose sums and comparisons do not wait for each other
@@ -64,9 +62,9 @@ struct lane_range_loop {
         high[0] = high[k] > high[0] ? high[k] : high[0];
       }
       load(r.row + i, row);
-      store(low[0] / row, lows + i);
-      store(high[0] / row, highs + i);
-      if constexpr (Mean) store(((sum[0] + sum[1]) + (sum[2] + sum[3])) / static_cast<float>(r.cols) / row, means + i);
+      store(low[0] * row, lows + i);
+      store(high[0] * row, highs + i);
+      if constexpr (Mean) store(((sum[0] + sum[1]) + (sum[2] + sum[3])) / static_cast<float>(r.cols) * row, means + i);
     }
     *r.next = next;
   }
@@ -77,16 +75,15 @@ private:
                               vec<float, W>& sum) {
     vec<float, W> x;
     load(r.w + j * r.stride + i, x);
-    __builtin_prefetch(r.w + j * r.stride + i + tile_lanes, 1);
-    fast_divisor<W>{vec<float, W>{} + r.minus_col[j], vec<float, W>{} + r.per_col[j]}.divide(x);
-    store(x, r.w + j * r.stride + i);
+    __builtin_prefetch(r.w + j * r.stride + i + tile_lanes);
+    x *= r.col[j];
     low = x < low ? x : low;
     high = x > high ? x : high;
     if constexpr (Mean) sum += x;
   }
 };
 
-/// Codes of the levels nearest to (w / row) / s + z, or, where s is 0, to the place `of_zeros`.
+/// Codes of the levels nearest to ((w[i][j] * col[j]) * row[i]) (1 / s) + z, or, where s is 0, to the place `of_zeros`.
 ///
 ///   16 words of 4 codes from 64 columns, one row to a lane   ->   64 bytes a row
 template <class Grid>
@@ -94,20 +91,17 @@ struct lane_code_loop {
   /// @param codes  `code_stride` from row to row, a multiple of 64: columns up to there may be written
   template <std::size_t W>
   SINQ_INLINE static void run(const Grid& shared_grid, const lane_rows& shared, float of_zeros, const float* scale,
-                              const float* zero, std::uint8_t* codes, std::size_t code_stride) {
+                              const float* zeros, std::uint8_t* codes, std::size_t code_stride) {
     const Grid grid = shared_grid; // copies, which no code that is written can change
     const lane_rows r = shared;
     row_walk next = *r.next;
     for (std::size_t i = 0; i < r.rows; i += W) {
-      vec<float, W> row, s, place;
+      vec<float, W> row, s, zero;
       load(r.row + i, row);
       load(scale + i, s);
-      load(zero + i, place);
-      place = s == 0.0f ? vec<float, W>{} + of_zeros : place;
-      s = s == 0.0f ? vec<float, W>{} + std::numeric_limits<float>::max() : s;
-      fast_divisor<W> by_row, by_scale;
-      by_row.set(row);
-      by_scale.set(s);
+      load(zeros + i, zero);
+      zero = s == 0.0f ? vec<float, W>{} + of_zeros : zero;
+      const vec<float, W> per_scale = s == 0.0f ? vec<float, W>{} : 1.0f / s;
       for (std::size_t j = 0; j < r.cols; j += 4 * W) {
         vec<std::int32_t, W> words[W];
         for (std::size_t n = 0; n < W; ++n) {
@@ -115,12 +109,11 @@ struct lane_code_loop {
           const std::size_t begin = j + 4 * n;
           if (n % 2 == 0) next.fetch();
           for (std::size_t k = 0; k < 4 && begin + k < r.cols; ++k) {
-            vec<float, W> x;
+            vec<float, W> x, place = zero;
             vec<std::int32_t, W> code;
             load(r.w + (begin + k) * r.stride + i, x);
-            by_row.divide(x);
-            by_scale.divide(x);
-            grid.find_codes(x + place, code);
+            add_product(x * r.col[begin + k] * row, per_scale, place);
+            grid.find_codes(place, code);
             words[n] |= code << static_cast<std::int32_t>(8 * k);
           }
         }
@@ -132,11 +125,11 @@ struct lane_code_loop {
   }
 };
 
-/// out[i][j] = (w[i][j] / col[j]) / row[i] of some rows of a chunk, by two divisions, for quantizers that take rows.
+/// out[i][j] = (w[i][j] * col[j]) * row[i] of some rows of a chunk, for quantizers that take rows.
 struct lanes_to_rows_loop {
   /// @param out  room for a multiple of 16 rows
   template <std::size_t W>
-  SINQ_INLINE static void run(const lane_rows& r, const float* col, const matrix_view<float>& out) {
+  SINQ_INLINE static void run(const lane_rows& r, const matrix_view<float>& out) {
     for (std::size_t i = 0; i < r.rows; i += W) {
       vec<float, W> row, square[W]{};
       load(r.row + i, row);
@@ -144,7 +137,7 @@ struct lanes_to_rows_loop {
         const std::size_t count = std::min(W, r.cols - j);
         for (std::size_t k = 0; k < count; ++k) {
           load(r.w + (j + k) * r.stride + i, square[k]);
-          square[k] = (square[k] / col[j + k]) / row;
+          square[k] = square[k] * r.col[j + k] * row;
         }
         transpose(square);
         for (std::size_t k = 0; k < W; ++k) __builtin_memcpy(&out(i + k, j), &square[k], count * sizeof(float));

@@ -20,7 +20,7 @@ template <bool Balanced, quantizer Q>
                                                  const matrix_format& format, const Q& q, block_sink* sink) {
   if constexpr (Balanced) {
     if (result<void> ok = check(o.sinkhorn); !ok) return ok.error();
-    return quantize_tiles(w, format, "", sinkhorn_quantizer{o.sinkhorn, q}, o.run, sink);
+    return quantize_tiles(w, format, "", sinkhorn_quantizer{o.chosen_sinkhorn(), q}, o.run, sink);
   } else {
     return quantize_tiles(w, format, "", q, o.run, sink);
   }
@@ -31,7 +31,8 @@ template <bool Balanced>
                                                     const matrix_format& format, block_sink* sink) {
   if (o.chosen_refinement() == refine_mode::none) return run_tiles<Balanced>(w, o, format, o.rtn(), sink);
   if (result<void> ok = check(o.sinkhorn); Balanced && !ok) return ok.error();
-  result<quantized_matrix> q = quantize_tiles(w, format, "", initial_scales<Balanced>{o.rtn(), o.sinkhorn}, o.run);
+  result<quantized_matrix> q =
+      quantize_tiles(w, format, "", initial_scales<Balanced>{o.rtn(), o.chosen_sinkhorn()}, o.run);
   if (q) q->codes = {}; // refinement chooses them
   return q;
 }
@@ -81,7 +82,7 @@ template <bool Balanced, output_loss Loss>
 [[nodiscard]] result<quantized_matrix> quantize_awq(const weight_view& w, const quantize_options& o,
                                                     const matrix_format& format, block_sink*) {
   awq_options options{.loss = Loss};
-  if constexpr (Balanced) options.balance = o.sinkhorn;
+  if constexpr (Balanced) options.balance = o.chosen_sinkhorn();
   return awq_quantizer{o.rtn(), options}(w, format, *o.inputs, o.run);
 }
 

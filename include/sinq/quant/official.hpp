@@ -56,7 +56,8 @@ public:
   [[nodiscard]] std::size_t group_size() const { return group_size_; }
 
   [[nodiscard]] result<quantized_matrix> operator()(matrix_view<const float> w) const {
-    auto n = sinkhorn_normalizer<float>{{.f64_sums = true, .any_magnitude = false}}(w);
+    auto n =
+        sinkhorn_normalizer<float>{{.rule = sinkhorn_rule::reference, .f64_sums = true, .any_magnitude = false}}(w);
     if (!n) return std::move(n).error();
     quantized_matrix q = quantized_matrix::allocate(
         {.rows = w.rows(), .cols = w.cols(), .bits = bits_, .group_size = group_size_, .has_col_scale = balanced_}, "");

@@ -56,8 +56,8 @@ struct quantize_options {
       col_scale{}; ///< storage of t: F16, BF16, F32 or F8_E4M3; without it, as aux, or F8_E4M3 beside scale_bits
   bool symmetric = false;
   zero_mode zero = zero_mode::rounded;
-  sinkhorn_options sinkhorn{};
-  std::span<const float> levels{};             ///< [2^bits] of codebook methods, borrowed; see codebook::make
+  sinkhorn_options sinkhorn{};     ///< without a rule, the alternating one, or where refinement follows the reference's
+  std::span<const float> levels{}; ///< [2^bits] of codebook methods, borrowed; see codebook::make
   codebook_shift shift = codebook_shift::mean; ///< of codebook methods; none if symmetric
   hqq_solver solver{};                         ///< of hqq methods
   const input_moments* inputs = nullptr; ///< what is known of the layer's inputs, borrowed; methods say what they need
@@ -75,6 +75,13 @@ struct quantize_options {
     if (compat != sinq::compat::none) return refine_mode::none;
     if (method != sinq::method::sinq) return refine_mode::none;
     return inputs != nullptr ? refine_mode::inputs : refine_mode::weights;
+  }
+  /// The normalisation that is done. Refinement guesses energies from t by a power that was fitted to the reference's.
+  [[nodiscard]] sinkhorn_options chosen_sinkhorn() const {
+    sinkhorn_options chosen = sinkhorn;
+    if (!chosen.rule)
+      chosen.rule = chosen_refinement() == refine_mode::none ? sinkhorn_rule::alternating : sinkhorn_rule::reference;
+    return chosen;
   }
   /// The quantizer inside most methods. @pre is_supported_bits(bits)
   [[nodiscard]] sinq::rtn rtn() const {

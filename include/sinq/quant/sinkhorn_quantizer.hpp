@@ -46,10 +46,13 @@ public:
 
   using tile_workspace = detail::balanced_tile;
 
+  /// Says how the tiles that `work` loads from now on will be balanced; borrowed.
+  void prepare(tile_workspace& work) const { work.prepare(&normalizer_); }
+
   /// The same for one tile that is no wider than a group, some rows at a time: their codes stay in the cache.
-  /// @param work  holds the tile, finite and not empty. @pre the options of the normaliser are valid
+  /// @param work  prepared, holds the tile, finite and not empty. @pre the options of the normaliser are valid
   void tile(tile_workspace& work, const detail::tile_result& to) const requires block_quantizer<Inner> {
-    work.find_scales(normalizer_, to.t);
+    work.find_scales(to.t);
     for (std::size_t begin = 0; begin < work.weights().rows(); begin += work.count(begin)) {
       work.quantize(inner_, begin);
       to.sink.put_codes(to.row + begin, to.col, work.codes());

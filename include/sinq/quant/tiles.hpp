@@ -200,6 +200,7 @@ template <quantizer Q>
     const std::size_t height = std::min(rows, w.rows() - i0), width = std::min(bundle_cols, w.cols() - j0);
     const std::size_t tiles = (width + cols - 1) / cols;
     typename tile_workspace_of<Q>::type work;
+    if constexpr (tile_quantizer<Q>) q.prepare(work);
     std::vector<float> scale(height * tiles), zero(height * tiles);
     for (std::size_t tile = 0; tile < tiles; ++tile) {
       const std::size_t col = j0 + tile * cols;
