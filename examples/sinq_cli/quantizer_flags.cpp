@@ -58,7 +58,7 @@ void add_quantizer_flags(CLI::App& app, quantizer_flags& flags) {
       ->capture_default_str();
   app.add_option("--sinkhorn", flags.sinkhorn,
                  "How Sinkhorn moves: alternating, rows and then columns, or reference, both at once as in the paper. "
-                 "Without this, alternating, but reference where results are refined")
+                 "Without this, alternating, but reference where results are refined and for sinq_hqq")
       ->check(CLI::IsMember({"alternating", "reference"}));
   add_threads_flag(app, flags.threads);
 }

@@ -9,6 +9,8 @@
 #include <atomic>
 #include <cmath>
 #include <limits>
+#include <optional>
+#include <tuple>
 
 using namespace sinq_test;
 
@@ -314,6 +316,23 @@ TEST_CASE("quantize refuses what it cannot do, naming the values") {
       other = options;
       other.solver.lp_norm = 0;
       refused(good.view(), other, sinq::errc::invalid_argument, "lp_norm is 0");
+    }
+  }
+}
+
+TEST_CASE("sinq balances by the alternating rule, and by the reference's where constants were fitted to it") {
+  const matrix m = with_outliers(96, 128, 17);
+  using enum sinq::sinkhorn_rule;
+  using enum sinq::refine_mode;
+  for (const auto& [method, mode, usual] : {std::tuple{sinq::method::sinq, none, alternating},
+                                            {sinq::method::sinq_nf4, none, alternating},
+                                            {sinq::method::sinq, weights, reference},
+                                            {sinq::method::sinq_hqq, none, reference}}) {
+    sinq::quantize_options options{.method = method, .refine = mode};
+    const auto chosen = quantized(m.view(), options);
+    for (const sinq::sinkhorn_rule rule : {alternating, reference}) {
+      options.sinkhorn.rule = rule;
+      CHECK(same_result(chosen, quantized(m.view(), options)) == (rule == usual));
     }
   }
 }

@@ -40,7 +40,8 @@ struct awq_options {
 /// whose outputs are nearest to those of W.
 /// AWQ:    W ~ rtn(W diag(a)) diag(a)^-1
 /// A-SINQ: W ~ diag(row) rtn(W_hat diag(a)) diag(col / a), W_hat = diag(row)^-1 W diag(col)^-1 tile by tile
-/// a = awq_factors of alpha = 0, 1 / steps, .., the first of those with the least loss E |x (W' - W)^T|^2 or ^1
+/// a = awq_factors of alpha = 0, 1 / steps, .., the first of those with the least loss E |x (W' - W)^T|^2 or ^1, from x
+/// and W; by the alternating rule from what remains for them to do, x t and W_hat, so that alpha = 0 is about SINQ
 /// Factors so large that a weight overflows are passed over; if none is left, a is 1.
 /// Numerics: weights and factors in f32; losses as in output_error, summed over rows in their order, so that the result
 /// does not depend on the number of threads. Cost: steps N K min(T, K).
@@ -117,14 +118,14 @@ private:
       std::vector<float> values(rows * width);
       const matrix_view<float> block{values.data(), rows, width};
       if (!detail::load_finite(job.w, i0, j0, block)) return make_error(errc::non_finite, "non-finite weight");
+      const std::span<float> row_scale = std::span{job.row_scale}.subspan(g * job.w.rows() + i0, rows);
+      const std::span<float> col_scale = std::span{job.col_scale}.subspan(tile * cols + j0, width);
+      sinkhorn_workspace<float> workspace;
+      if (options_.balance) normalizer().find_scales(block, row_scale, col_scale, workspace);
+      if (alternates()) normalizer().template divide<float>(block, row_scale, col_scale, block);
       double* const sum = job.col_sum.data() + tile * cols + j0;
       for (std::size_t n_weight = 0; n_weight < values.size(); ++n_weight)
         sum[n_weight % width] += static_cast<double>(std::fabs(values[n_weight]));
-      if (!options_.balance) return {};
-      sinkhorn_workspace<float> workspace;
-      sinkhorn_normalizer<float>{*options_.balance}.find_scales(
-          block, std::span{job.row_scale}.subspan(g * job.w.rows() + i0, rows),
-          std::span{job.col_scale}.subspan(tile * cols + j0, width), workspace);
       return {};
     };
     result<void> done = parallel_for(job.run.on(), job.format.row_tiles() * job.format.groups(), 1, one_tile,
@@ -133,9 +134,11 @@ private:
     return done;
   }
 
+  [[nodiscard]] sinkhorn_normalizer<float> normalizer() const { return {*options_.balance}; }
+  [[nodiscard]] bool alternates() const { return options_.balance && normalizer().alternates(); }
+
   /// Finds the factors of least loss.
-  [[nodiscard]] result<void> search(work& job, const std::vector<float>& mean_abs_x,
-                                    const input_moments& inputs) const {
+  [[nodiscard]] result<void> search(work& job, std::vector<float> mean_abs_x, const input_moments& inputs) const {
     const std::size_t rows = job.w.rows();
     const std::size_t cols = job.w.cols();
     std::vector<float> mean_abs_w(cols);
@@ -143,6 +146,11 @@ private:
       double sum = 0;
       for (std::size_t n = j; n < job.col_sum.size(); n += cols) sum += job.col_sum[n];
       mean_abs_w[j] = static_cast<float>(sum / static_cast<double>(rows));
+    }
+    for (std::size_t j = 0; j < cols && alternates(); ++j) {
+      double t = 0;
+      for (std::size_t n = j; n < job.col_scale.size(); n += cols) t += static_cast<double>(job.col_scale[n]);
+      mean_abs_x[j] *= static_cast<float>(t / static_cast<double>(job.format.row_tiles()));
     }
     std::vector<std::vector<float>> factors;
     factors.reserve(static_cast<std::size_t>(std::max(0, options_.steps)));

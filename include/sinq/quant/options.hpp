@@ -76,11 +76,12 @@ struct quantize_options {
     if (method != sinq::method::sinq) return refine_mode::none;
     return inputs != nullptr ? refine_mode::inputs : refine_mode::weights;
   }
-  /// The normalisation that is done. Refinement guesses energies from t by a power that was fitted to the reference's.
+  /// The normalisation that is done. The reference's rule where constants were fitted to its scales: refinement guesses
+  /// energies by a power of t, and what HQQ shrinks depends on the size of what it is given.
   [[nodiscard]] sinkhorn_options chosen_sinkhorn() const {
+    const bool fitted = chosen_refinement() != refine_mode::none || method == sinq::method::sinq_hqq;
     sinkhorn_options chosen = sinkhorn;
-    if (!chosen.rule)
-      chosen.rule = chosen_refinement() == refine_mode::none ? sinkhorn_rule::alternating : sinkhorn_rule::reference;
+    chosen.rule = sinkhorn.rule.value_or(fitted ? sinkhorn_rule::reference : sinkhorn_rule::alternating);
     return chosen;
   }
   /// The quantizer inside most methods. @pre is_supported_bits(bits)
