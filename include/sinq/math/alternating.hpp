@@ -38,7 +38,6 @@ struct alternating_loop {
     constexpr std::size_t most = 4;
     std::size_t i = 0;
     for (; i + most * W <= rows; i += most * W) add<W, most>(t, w, i, to, fix);
-    for (; i + most / 2 * W <= rows; i += most / 2 * W) add<W, most / 2>(t, w, i, to, fix);
     for (; i < rows; i += W) add<W, 1>(t, w, i, to, fix);
   }
 

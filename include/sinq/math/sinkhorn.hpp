@@ -3,11 +3,10 @@
 #include "../core/convert.hpp"
 #include "../core/error.hpp"
 #include "../core/types.hpp"
-#include "alternating.hpp"
 #include "reference_rule.hpp"
 #include "sinkhorn_loops.hpp"
 #include "sinkhorn_options.hpp"
-#include "stats.hpp"
+#include "sinkhorn_workspace.hpp"
 
 namespace sinq {
 

@@ -122,7 +122,7 @@ private:
       const std::span<float> col_scale = std::span{job.col_scale}.subspan(tile * cols + j0, width);
       sinkhorn_workspace<float> workspace;
       if (options_.balance) normalizer().find_scales(block, row_scale, col_scale, workspace);
-      if (alternates()) normalizer().template divide<float>(block, row_scale, col_scale, block);
+      if (alternates()) sinkhorn_normalizer<float>::divide<float>(block, row_scale, col_scale, block);
       double* const sum = job.col_sum.data() + tile * cols + j0;
       for (std::size_t n_weight = 0; n_weight < values.size(); ++n_weight)
         sum[n_weight % width] += static_cast<double>(std::fabs(values[n_weight]));

@@ -24,7 +24,7 @@ concept lane_quantizer = requires(const Q& q, std::span<float> groups) {
   q.with_grid([](const auto&, float) {});
 };
 
-/// One tile while it is balanced and quantized, a part of at most 64 rows after the other, and the memory for it: kept
+/// One tile while it is balanced and quantized, a part of at most 32 rows after the other, and the memory for it: kept
 /// from tile to tile.
 ///   W_hat[i][j] = (w[i][j] * (1 / t[j])) * (1 / row_scale[i])
 class balanced_tile {

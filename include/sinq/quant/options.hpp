@@ -56,8 +56,8 @@ struct quantize_options {
       col_scale{}; ///< storage of t: F16, BF16, F32 or F8_E4M3; without it, as aux, or F8_E4M3 beside scale_bits
   bool symmetric = false;
   zero_mode zero = zero_mode::rounded;
-  sinkhorn_options sinkhorn{};     ///< without a rule, the alternating one, or where refinement follows the reference's
-  std::span<const float> levels{}; ///< [2^bits] of codebook methods, borrowed; see codebook::make
+  sinkhorn_options sinkhorn{};                 ///< without a rule, what chosen_sinkhorn says
+  std::span<const float> levels{};             ///< [2^bits] of codebook methods, borrowed; see codebook::make
   codebook_shift shift = codebook_shift::mean; ///< of codebook methods; none if symmetric
   hqq_solver solver{};                         ///< of hqq methods
   const input_moments* inputs = nullptr; ///< what is known of the layer's inputs, borrowed; methods say what they need
