@@ -7,9 +7,7 @@
 
 #include <cmath>
 
-namespace sinq {
-
-namespace detail {
+namespace sinq::detail {
 
 /// The rule of the reference: see sinkhorn_normalizer.
 template <class Real>
@@ -149,6 +147,4 @@ private:
   sinkhorn_workspace<Real>& work_;
 };
 
-} // namespace detail
-
-} // namespace sinq
+} // namespace sinq::detail
