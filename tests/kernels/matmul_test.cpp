@@ -23,6 +23,18 @@ TEST_CASE("matmul takes every storage of scales, zero points and t") {
   }
 }
 
+TEST_CASE("the last tokens are filled up to one strip where that takes few more") {
+  const auto filled = [](std::size_t most_more) {
+    std::vector<std::size_t> all;
+    for (std::size_t tokens = 0; tokens <= 16; ++tokens) all.push_back(sinq::detail::filled_up(tokens, most_more));
+    return all;
+  };
+  using counts = std::vector<std::size_t>;
+  CHECK(filled(0) == counts{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16});
+  CHECK(filled(1) == counts{0, 1, 2, 4, 4, 5, 6, 8, 8, 9, 10, 12, 12, 13, 14, 16, 16});
+  CHECK(filled(3) == counts{0, 1, 2, 4, 4, 8, 8, 8, 8, 9, 10, 12, 12, 16, 16, 16, 16});
+}
+
 TEST_CASE("codes of up to 5 bits meet bytes if nothing else is said, wider ones floats") {
   const matrix x = tokens(3, 128);
   for (const int bits : sinq::supported_bits) {

@@ -50,11 +50,21 @@ struct strip {
   std::size_t size;
 };
 
+inline constexpr std::size_t most_strip_tokens = 8;
+
 /// The strip that begins with that token.
 [[nodiscard]] constexpr strip strip_at(std::size_t token, std::size_t tokens) {
-  std::size_t size = token < tokens ? 8 : 0;
+  std::size_t size = token < tokens ? most_strip_tokens : 0;
   while (size > tokens - token) size /= 2;
   return {token, size};
+}
+
+/// As many tokens, or so many more, up to `most_more`, that the last ones are a single strip: every strip reads all
+/// codes, which takes longer than some tokens of zeros.
+[[nodiscard]] constexpr std::size_t filled_up(std::size_t tokens, std::size_t most_more) {
+  const std::size_t rest = tokens % most_strip_tokens;
+  const std::size_t more = rest == 0 ? 0 : std::bit_ceil(rest) - rest;
+  return more <= most_more ? tokens + more : tokens;
 }
 
 /// Where the sum of a step of a strip's first token lies; those of the other tokens follow.
@@ -84,7 +94,7 @@ inline constexpr std::size_t bf16_cols_at_once = 512;
 
 /// Some tokens as the kernels of one row tile want them: x' = (R x) t.
 struct activations {
-  std::size_t tokens = 0;         ///< in whole tiles, for tiles
+  std::size_t tokens = 0;         ///< in whole tiles or strips, zeros beyond M
   std::size_t stride = 0;         ///< columns in whole blocks
   std::size_t steps = 0;          ///< sums of a token: segments, or steps of bytes
   kept_buffer<float> values;      ///< [tokens x stride], zeros beyond K; empty if bytes are meant
@@ -195,18 +205,20 @@ public:
   /// @param x     [M x K] of any floating type
   /// @param t     [K], or nothing
   /// @param step  int8_step(f), for bytes
+  /// @param most_more  tokens of zeros; see filled_up
   activation_writer(const weight_view& x, const matrix_format& f, std::span<const float> t, activation_form form,
-                    std::size_t step, std::span<const segment> segments)
-      : x_{x}, f_{f}, t_{t}, form_{form}, step_{step}, segments_{segments} {}
+                    std::size_t most_more, std::size_t step, std::span<const segment> segments)
+      : x_{x}, f_{f}, t_{t}, form_{form}, most_more_{most_more}, step_{step}, segments_{segments} {}
 
   [[nodiscard]] activations operator()(std::size_t token_begin, std::size_t tokens, executor& threads) const {
     activations a = allocate(tokens);
-    const std::size_t tokens_of_task = in_tiles() ? tile_tokens : 8; // a strip, or the strips of the last tokens
+    const std::size_t tokens_of_task =
+        in_tiles() ? tile_tokens : most_strip_tokens; // a strip, or the strips of the last tokens
     const auto write = [&](std::size_t begin, std::size_t end) -> result<void> {
       std::vector<float> row(a.stride);
-      strip s = strip_from(begin, tokens);
+      strip s = strip_from(begin, a.tokens);
       for (std::size_t m = begin; m < (end == tokens ? a.tokens : end); ++m) {
-        if (m == s.begin + s.size) s = strip_from(m, tokens);
+        if (m == s.begin + s.size) s = strip_from(m, a.tokens);
         if (m < tokens)
           load(token_begin + m, row);
         else
@@ -230,7 +242,7 @@ private:
 
   [[nodiscard]] activations allocate(std::size_t tokens) const {
     activations a;
-    a.tokens = in_tiles() ? (tokens + tile_tokens - 1) / tile_tokens * tile_tokens : tokens;
+    a.tokens = in_tiles() ? (tokens + tile_tokens - 1) / tile_tokens * tile_tokens : filled_up(tokens, most_more_);
     a.stride = (f_.cols + block_cols - 1) / block_cols * block_cols;
     if (form_ == activation_form::tiles) {
       a.tiles = kept_buffer<byte>{a.tokens * a.stride * 2};
@@ -280,6 +292,7 @@ private:
   const matrix_format& f_;
   std::span<const float> t_;
   activation_form form_;
+  std::size_t most_more_;
   std::size_t step_;
   std::span<const segment> segments_;
 };

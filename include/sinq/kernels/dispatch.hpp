@@ -18,7 +18,9 @@ struct kernel {
   activation_form form;
   std::size_t panels = panels_at_once;
   std::size_t tokens = 64;
+  std::size_t most_more = 0; ///< see filled_up
   bool reads_halves = false; ///< whether it takes scales and zero points of f16
+  bool reads_codes = false;  ///< whether it takes those in codes
 };
 
 /// Calls f with std::integral_constant<int, bits>. @pre is_supported_bits(bits)
@@ -28,22 +30,32 @@ auto with_bits(int bits, F&& f) {
 }
 
 [[nodiscard]] inline kernel exact_kernel(int bits) {
-  return with_bits(bits, [](auto width) { return kernel{multiply_exact<width()>, activation_form::floats}; });
+  return with_bits(bits, [](auto width) {
+    return kernel{.multiply = multiply_exact<width()>, .form = activation_form::floats, .most_more = 1};
+  });
 }
 
 #if SINQ_AMX
-/// The kernels of AMX, on its tiles or on what stands for them in a test.
+/// The kernels of AMX, on its tiles or on what stands for them in a test. They take no codes of scales: every tile of
+/// tokens would read them.
 template <class Tiles>
 [[nodiscard]] kernel bytes_on_tiles(int bits) {
   return with_bits(bits, [](auto width) {
-    return kernel{amx::multiply_bytes<Tiles, width()>, activation_form::byte_tiles, amx::most_byte_panels,
-                  amx::fewest_bf16_tokens, true};
+    return kernel{.multiply = amx::multiply_bytes<Tiles, width()>,
+                  .form = activation_form::byte_tiles,
+                  .panels = amx::most_byte_panels,
+                  .tokens = amx::fewest_bf16_tokens,
+                  .reads_halves = true};
   });
 }
 template <class Tiles>
 [[nodiscard]] kernel bf16_on_tiles(int bits) {
   return with_bits(bits, [](auto width) {
-    return kernel{amx::multiply_bf16<Tiles, width()>, activation_form::tiles, amx::most_panels, amx::most_tokens, true};
+    return kernel{.multiply = amx::multiply_bf16<Tiles, width()>,
+                  .form = activation_form::tiles,
+                  .panels = amx::most_panels,
+                  .tokens = amx::most_tokens,
+                  .reads_halves = true};
   });
 }
 #endif
@@ -57,17 +69,24 @@ template <class Tiles>
   if (here == isa::amx && tokens >= amx::fewest_byte_tokens) return bytes_on_tiles<amx::hardware_tiles>(bits);
 #endif
   return with_bits(bits, [&](auto width) {
-    kernel k{multiply_int8<width()>, activation_form::bytes};
+    kernel k{.multiply = multiply_int8<width()>, .form = activation_form::bytes};
 #if SINQ_X86
     static const bool has_dot_products = vnni::has_dot_products();
     if (vector_floats(here) == 16 && has_dot_products) {
       k.multiply = multiply_by<vnni::kernel, width()>;
       k.reads_halves = true;
-    } else if (vector_floats(here) >= 8)
+      k.most_more = 3;
+      k.reads_codes = tokens <= most_strip_tokens; // more would meet each code again
+    } else if (vector_floats(here) >= 8) {
       k.multiply = multiply_by<avx2::kernel, width()>;
+      k.most_more = 1;
+    }
 #elif defined(__aarch64__)
     static const bool has_dot_products = neon::has_dot_products();
-    if (here == isa::neon && has_dot_products) k.multiply = multiply_by<neon::kernel, width()>;
+    if (here == isa::neon && has_dot_products) {
+      k.multiply = multiply_by<neon::kernel, width()>;
+      k.most_more = 1;
+    }
 #endif
     return k;
   });

@@ -102,8 +102,8 @@ struct segment_sums {
     const std::size_t group = p.segments[n].group;
     for (std::size_t panel = 0; panel < P; ++panel) {
       vec<float, W> scale, zero, y;
-      load(p.scale + panel * p.aux_apart + group * panel_rows + lane, scale);
-      load(p.zero + panel * p.aux_apart + group * panel_rows + lane, zero);
+      load(p.scale.floats + panel * p.aux_apart + group * panel_rows + lane, scale);
+      load(p.zero.floats + panel * p.aux_apart + group * panel_rows + lane, zero);
       for (std::size_t m = 0; m < T; ++m) {
         for (std::size_t c = 1; c < chains; ++c) dot[panel][m][0] += dot[panel][m][c];
         float* const to = p.y + (panel * p.tokens + token + m) * panel_rows + lane;

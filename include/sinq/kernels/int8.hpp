@@ -49,8 +49,8 @@ private:
                std::int32_t{x[k + b]};
     }
     vec<float, W> scale, zero;
-    load(p.scale + begin / p.group_size * panel_rows + lane, scale);
-    load(p.zero + begin / p.group_size * panel_rows + lane, zero);
+    load(p.scale.floats + begin / p.group_size * panel_rows + lane, scale);
+    load(p.zero.floats + begin / p.group_size * panel_rows + lane, zero);
     add_step<W>(scale, zero, dot, p.unit[at], p.sum[at], y);
   }
 };

@@ -1,7 +1,7 @@
 #pragma once
 
-#include "../pack/panel_auxiliaries.hpp"
-#include "dispatch.hpp"
+#include "kept_buffer.hpp"
+#include "lanes_reader.hpp"
 #include "matmul_options.hpp"
 
 #include <optional>
@@ -9,19 +9,6 @@
 namespace sinq {
 
 namespace detail {
-
-/// The levels of a codebook in bytes; see scale_to_bytes.
-struct byte_codebook {
-  explicit byte_codebook(std::span<const float> levels) {
-    for (const float level : levels) most = std::max(most, std::fabs(level));
-    if (most == 0) most = 1;
-    for (std::size_t n = 0; n < levels.size(); ++n)
-      values[n] = static_cast<std::uint8_t>(128 + std::lround(127 * levels[n] / most));
-  }
-
-  float most = 0;
-  std::array<std::uint8_t, 16> values{};
-};
 
 /// One call of matmul.
 class panel_matmul {
@@ -62,7 +49,8 @@ public:
     for (std::size_t m = 0; m < x_.rows(); m += kernel_.tokens)
       for (std::size_t tile = 0; tile < f_.row_tiles(); ++tile) {
         const std::size_t tokens = std::min(kernel_.tokens, x_.rows() - m);
-        const activation_writer prepare{x_, f_, col_scale(tile), kernel_.form, int8_step(f_), segments_};
+        const activation_writer prepare{x_,       f_, col_scale(tile), kernel_.form, kernel_.most_more, int8_step(f_),
+                                        segments_};
         const activations a = prepare(m, tokens, threads);
         const std::size_t grain = panels_of_task(a.stride * tokens, threads.concurrency());
         const auto multiply = [&](std::size_t begin, std::size_t end) -> result<void> {
@@ -104,11 +92,11 @@ private:
     return {.codes = nullptr,
             .panel_bytes = shape_.blocks * block_bytes(f_.bits),
             .groups = f_.groups(),
-            .scale = nullptr,
-            .zero = nullptr,
-            .half_scale = nullptr,
-            .half_zero = nullptr,
+            .super_lanes = (f_.super_group == 0 ? f_.groups() : f_.super_group) * panel_rows,
+            .scale = {},
+            .zero = {},
             .aux_apart = f_.groups() * panel_rows,
+            .super_apart = f_.super_groups() * panel_rows,
             .y = nullptr,
             .levels = f_.grid == grid::uniform ? nullptr : levels(f_, levels_).data(),
             .byte_levels = book_ ? book_->values.data() : nullptr,
@@ -130,32 +118,17 @@ private:
   void multiply_panels(const activations& a, std::size_t token, std::size_t tokens, std::size_t begin,
                        std::size_t end) const {
     panel_product p = product_of(a);
-    const std::size_t lanes = p.aux_apart, panel_bytes = p.panel_bytes;
-    // what a kernel reads as it is stored need not become floats
-    const bool halves = kernel_.reads_halves && storage(f_.aux) == dtype::f16;
-    const bool half_scale = halves && f_.scale_bits == 0, half_zero = halves && f_.has_zero && f_.zero_bits == 0;
-    std::vector<float> scale(half_scale ? 0 : kernel_.panels * lanes);
-    std::vector<float> zero(half_zero ? 0 : kernel_.panels * lanes);
+    const std::size_t panel_bytes = p.panel_bytes, lanes = p.aux_apart, super_lanes = p.super_apart;
+    lanes_reader give_lanes{w_, kernel_, book_ ? &*book_ : nullptr};
     kept_buffer<float> out{kernel_.panels * p.tokens * panel_rows};
-    p.scale = scale.data();
-    p.zero = zero.data();
     p.y = out.data();
     for (std::size_t panel = begin; panel < end; panel += p.panels) {
       p.panels = panel + 1 == end ? 1 : std::min(kernel_.panels, (end - panel) / panels_at_once * panels_at_once);
       p.codes = w_.codes.data() + panel * panel_bytes;
       p.panel_bytes = p.panels > 1 ? panel_bytes : 0;
       p.aux_apart = p.panels > 1 ? lanes : 0;
-      if (half_scale) p.half_scale = w_.scale.data() + panel * lanes * sizeof(float16);
-      if (half_zero) p.half_zero = w_.zero.data() + panel * lanes * sizeof(float16);
-      for (std::size_t n = 0; n < p.panels; ++n) {
-        const auto of_panel = [&](std::vector<float>& all) {
-          return std::span{all}.subspan(n * all.size() / kernel_.panels, all.size() / kernel_.panels);
-        };
-        load_auxiliaries(w_, panel + n, of_panel(scale), of_panel(zero));
-        if (!book_) continue;
-        for (float& value : of_panel(scale)) scale_to_bytes(book_->most, value);
-        for (float& value : of_panel(zero)) zero_to_bytes(book_->most, value);
-      }
+      p.super_apart = p.panels > 1 ? super_lanes : 0;
+      give_lanes(panel, p.panels, p);
       kernel_.multiply(p);
       write(p, panel, token, tokens);
     }

@@ -15,6 +15,23 @@ inline constexpr std::size_t panels_at_once = 2;
 /// How far ahead of their use codes are asked for.
 inline constexpr std::size_t prefetch_bytes = 3072;
 
+/// Scales or zero points of panels: [panels x G x 16] of them in one form, halves before codes before floats. Every
+/// kernel takes floats; others only those that say so.
+struct panel_lanes {
+  const float* floats = nullptr; ///< the values
+  const byte* halves = nullptr;  ///< of f16
+  const byte* codes = nullptr;   ///< bytes u that stand for offset + base u
+  const float* base = nullptr;   ///< [panels x super_groups x 16]
+  const float* offset = nullptr; ///< the same, or nullptr: zeros
+
+  /// Those that lie `lanes` and, of super-groups, `super_lanes` further on.
+  [[nodiscard]] panel_lanes behind(std::size_t lanes, std::size_t super_lanes) const {
+    const auto at = [](auto* first, std::size_t by) { return first == nullptr ? nullptr : first + by; };
+    return {at(floats, lanes), at(halves, lanes * sizeof(float16)), at(codes, lanes), at(base, super_lanes),
+            at(offset, super_lanes)};
+  }
+};
+
 /// What a kernel multiplies: two panels of 16 rows by some tokens, y[m][r] = sum_j V[r][j] x'[m][j]. Tiles take any
 /// even number of panels, and whole tiles of tokens.
 ///   floats:  y[m][r] = sum_n s[g(n)][r] (sum_{j in segment n} level[code[r][j]] x'[m][j] - z[g(n)][r] sum[m][n])
@@ -23,12 +40,11 @@ struct panel_product {
   const byte* codes;       ///< [blocks] of block_bytes(bits) of the first panel
   std::size_t panel_bytes; ///< from the codes of one panel to those of the next; 0 for one panel twice
   std::size_t groups;
-  const float* scale;     ///< [2 x G x 16]
-  const float* zero;      ///< [2 x G x 16]
-  const byte* half_scale; ///< the same of f16, to be read instead, or nullptr: only for kernels that say so
-  const byte* half_zero;
-  std::size_t aux_apart; ///< from scales and zero points of one panel to those of the next; 0 for one panel twice
-  float* y;              ///< [2 x tokens x 16]
+  std::size_t super_lanes; ///< scales of a panel that share a row of bases
+  panel_lanes scale, zero;
+  std::size_t aux_apart;   ///< from scales and zero points of one panel to those of the next; 0 for one panel twice
+  std::size_t super_apart; ///< the same of their bases
+  float* y;                ///< [2 x tokens x 16]
 
   const float* levels;             ///< of a codebook, or nullptr: codes stand for themselves
   const std::uint8_t* byte_levels; ///< [16] v of a codebook for bytes, or nullptr
@@ -51,13 +67,8 @@ struct panel_product {
   [[nodiscard]] panel_product panel(std::size_t n) const {
     panel_product one = *this;
     one.codes += n * panel_bytes;
-    const auto move = [](auto*& lanes, std::size_t by) {
-      if (lanes != nullptr) lanes += by;
-    };
-    move(one.scale, n * aux_apart);
-    move(one.zero, n * aux_apart);
-    move(one.half_scale, n * aux_apart * sizeof(float16));
-    move(one.half_zero, n * aux_apart * sizeof(float16));
+    one.scale = scale.behind(n * aux_apart, n * super_apart);
+    one.zero = zero.behind(n * aux_apart, n * super_apart);
     one.y += n * tokens * panel_rows;
     return one;
   }
@@ -111,11 +122,11 @@ SINQ_INLINE const byte* codes_at(const panel_product& p, std::size_t bytes) {
   return p.codes + bytes + (bytes < p.panel_bytes ? 0 : (Together - 1) * p.panel_bytes);
 }
 
-/// Scales or zero points of W rows, of f16 or, if there are none, of floats.
+/// Scales or zero points of W rows, of f16 or floats.
 template <std::size_t W>
-SINQ_INLINE void load_lanes(const float* floats, const byte* halves, std::size_t at, vec<float, W>& to) {
-  if (halves == nullptr) return load(floats + at, to);
-  load_vector<float16, W>(halves + at * sizeof(float16), to);
+SINQ_INLINE void load_lanes(const panel_lanes& from, std::size_t at, vec<float, W>& to) {
+  if (from.halves == nullptr) return load(from.floats + at, to);
+  load_vector<float16, W>(from.halves + at * sizeof(float16), to);
 }
 
 /// Asks for the codes of P panels that are multiplied prefetch_bytes after those of 32 columns of a block; see
@@ -144,14 +155,17 @@ SINQ_INLINE void prefetch_next_pair(const panel_product& p, const byte* block, s
 }
 
 /// Asks for scales and zero points that are read prefetch_groups groups after those at a place in the first panel.
-template <std::size_t P>
-SINQ_INLINE void prefetch_halves(const panel_product& p, std::size_t lanes) {
+template <std::size_t P, bool Codes = false>
+SINQ_INLINE void prefetch_lanes(const panel_product& p, std::size_t lanes) {
   constexpr std::size_t prefetch_groups = 8;
   std::size_t at = lanes + prefetch_groups * panel_rows;
   if (at >= p.aux_apart) at += p.aux_apart;
-  for (const byte* const halves : {p.half_scale, p.half_zero})
-    if (halves != nullptr)
-      for (std::size_t n = 0; n < P; ++n) __builtin_prefetch(halves + (n * p.aux_apart + at) * sizeof(float16));
+  for (const panel_lanes* const part : {&p.scale, &p.zero})
+    for (std::size_t n = 0; n < P; ++n) {
+      const std::size_t of_panel = n * p.aux_apart + at;
+      if (part->halves != nullptr) __builtin_prefetch(part->halves + of_panel * sizeof(float16));
+      if (Codes && part->codes != nullptr) __builtin_prefetch(part->codes + of_panel);
+    }
 }
 
 /// What a step of bytes adds to W rows of a token: y += s (unit dot - z sum).

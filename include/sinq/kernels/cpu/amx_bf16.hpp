@@ -27,8 +27,8 @@ struct weight_tiles_loop {
       const std::size_t group = std::min(j / p.group_size, p.groups - 1) * panel_rows;
       const byte* const block = p.codes + j / block_cols * block_bytes(Bits);
       vec<float, W> scale, zero;
-      load_lanes<W>(p.scale, p.half_scale, group, scale);
-      load_lanes<W>(p.zero, p.half_zero, group, zero);
+      load_lanes<W>(p.scale, group, scale);
+      load_lanes<W>(p.zero, group, zero);
       const vec<float, W> offset = -(scale * zero);
 #pragma GCC unroll 8
       for (std::size_t q = 0; q < 8; ++q) {

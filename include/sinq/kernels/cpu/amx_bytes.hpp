@@ -70,7 +70,7 @@ SINQ_INLINE void prefetch_share(const panel_product& p, std::size_t step, std::s
   const std::size_t share = (bytes / 64 + turns - 1) / turns * 64;
   for (std::size_t line = turn * share; line < std::min((turn + 1) * share, bytes); line += 64)
     __builtin_prefetch(at + line);
-  if (turn == 0) prefetch_halves<1>(p, step * Step / p.group_size * panel_rows);
+  if (turn == 0) prefetch_lanes<1>(p, step * Step / p.group_size * panel_rows);
 }
 
 /// Adds the sums of steps [begin, end) to y of 16 tokens.
@@ -91,7 +91,7 @@ SINQ_TARGET_AMX SINQ_INLINE void add_steps(const panel_product& p, const std::in
     const std::size_t sums = sum_index({token, tile_tokens}, step, p.steps);
     vec<float, 16> s, z;
     const std::size_t lanes = step * Step / p.group_size * panel_rows;
-    load_groups<Codebook>(p, lanes, s, z);
+    load_groups<Codebook, false>(p, lanes, 0, s, z);
     if constexpr (Ahead) prefetch_share<Bits, Step>(p, step, token / tile_tokens);
 #pragma GCC unroll 16
     for (std::size_t m = 0; m < tile_tokens; ++m)
@@ -103,10 +103,12 @@ SINQ_TARGET_AMX SINQ_INLINE void add_steps(const panel_product& p, const std::in
 
 /// Adds steps [begin, end) to y of the T tiles of tokens that begin with that one. All products come before the sums:
 /// tiles and vectors hinder each other.
-/// @param w  [2 x byte_steps_at_once] tiles of codes of those steps
+/// @param pair  its panels
+/// @param w     [2 x byte_steps_at_once] tiles of codes of those steps
 template <class Tiles, int Bits, bool Codebook, int Step, std::size_t T>
-SINQ_TARGET_AMX void multiply_tokens(const panel_product& p, const byte* w, std::size_t token, std::size_t begin,
-                                     std::size_t end) {
+SINQ_TARGET_AMX void multiply_tokens(const panel_product (&pair)[panels_at_once], const byte* w, std::size_t token,
+                                     std::size_t begin, std::size_t end) {
+  const panel_product& p = pair[0];
   alignas(64) step_dots<T> dots[byte_steps_at_once];
   const std::size_t x_apart = p.steps * Step * tile_tokens;
   const std::int8_t* x = p.bytes + sum_index({token, tile_tokens}, begin, p.steps) * Step;
@@ -114,7 +116,7 @@ SINQ_TARGET_AMX void multiply_tokens(const panel_product& p, const byte* w, std:
     multiply_step<Tiles, Step, T>(x, x_apart, w, byte_steps_at_once * code_tile_bytes<Step>, dots[n]);
   for (std::size_t n = 0; n < panels_at_once; ++n)
     for (std::size_t t = 0; t < T; ++t)
-      add_steps<Bits, Codebook, Step, T == 2>(p.panel(n), &dots[0][t][n], T * panels_at_once, token + t * tile_tokens,
+      add_steps<Bits, Codebook, Step, T == 2>(pair[n], &dots[0][t][n], T * panels_at_once, token + t * tile_tokens,
                                               begin, end);
 }
 
@@ -123,20 +125,21 @@ template <class Tiles, int Bits, bool Codebook, int Step>
 SINQ_TARGET_AMX void multiply_byte_tiles(const panel_product& p) {
   alignas(64) byte w[panels_at_once][byte_steps_at_once * code_tile_bytes<Step>];
   Tiles::template configure<Step>();
-  for (std::size_t pair = 0; pair < p.panels; pair += panels_at_once)
+  for (std::size_t first = 0; first < p.panels; first += panels_at_once) {
+    const panel_product pair[panels_at_once] = {p.panel(first), p.panel(first + 1)};
     for (std::size_t begin = 0; begin < p.steps; begin += byte_steps_at_once) {
       const std::size_t end = std::min(p.steps, begin + byte_steps_at_once);
-      const panel_product two = p.panel(pair);
       for (std::size_t n = 0; n < panels_at_once; ++n)
         if (p.tokens < 2 * tile_tokens)
-          write_code_tiles<Bits, Codebook, Step, true>(two.panel(n), begin, end, w[n]);
+          write_code_tiles<Bits, Codebook, Step, true>(pair[n], begin, end, w[n]);
         else
-          write_code_tiles<Bits, Codebook, Step, false>(two.panel(n), begin, end, w[n]);
+          write_code_tiles<Bits, Codebook, Step, false>(pair[n], begin, end, w[n]);
       std::size_t token = 0;
       for (; token + 2 * tile_tokens <= p.tokens; token += 2 * tile_tokens)
-        multiply_tokens<Tiles, Bits, Codebook, Step, 2>(two, w[0], token, begin, end);
-      if (token < p.tokens) multiply_tokens<Tiles, Bits, Codebook, Step, 1>(two, w[0], token, begin, end);
+        multiply_tokens<Tiles, Bits, Codebook, Step, 2>(pair, w[0], token, begin, end);
+      if (token < p.tokens) multiply_tokens<Tiles, Bits, Codebook, Step, 1>(pair, w[0], token, begin, end);
     }
+  }
   Tiles::release();
 }
 template <class Tiles, int Bits>

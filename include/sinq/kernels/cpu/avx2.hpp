@@ -59,8 +59,8 @@ SINQ_TARGET_AVX2 void multiply_tokens(const panel_product& p, std::size_t token,
     }
     const std::size_t group = step * Step / p.group_size * panel_rows + lane;
     vec<float, 8> s, z;
-    load(p.scale + group, s);
-    load(p.zero + group, z);
+    load(p.scale.floats + group, s);
+    load(p.zero.floats + group, z);
     for (int m = 0; m < T; ++m) {
       const std::size_t at = sums + static_cast<std::size_t>(m);
       add_step<8>(s, z, dot[m], p.unit[at], p.sum[at], y + m * 16);

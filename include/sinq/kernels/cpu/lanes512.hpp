@@ -31,15 +31,36 @@ SINQ_TARGET_AVX512 SINQ_INLINE __m512i load_values(const byte* block, std::size_
   return values;
 }
 
-/// Scales and zero points of 16 rows from a place on, from where panel_product has them.
-template <bool Codebook>
-SINQ_TARGET_AVX512 SINQ_INLINE void load_groups(const panel_product& p, std::size_t at, vec<float, 16>& scale,
-                                                vec<float, 16>& zero) {
-  load_lanes<16>(p.scale, p.half_scale, at, scale);
-  load_lanes<16>(p.zero, p.half_zero, at, zero);
-  if constexpr (Codebook) { // floats are adapted already
-    if (p.half_scale != nullptr) scale_to_bytes(p.most_level, scale);
-    if (p.half_zero != nullptr) zero_to_bytes(p.most_level, zero);
+/// Scales or zero points of 16 rows of panel n.
+/// @param lanes   their place in the first panel
+/// @tparam Codes  whether they may be codes
+template <bool Codes>
+SINQ_TARGET_AVX512 SINQ_INLINE void load_group(const panel_product& p, const panel_lanes& from, std::size_t lanes,
+                                               std::size_t n, vec<float, 16>& to) {
+  const std::size_t at = lanes + n * p.aux_apart;
+  if (!Codes || from.codes == nullptr) return load_lanes<16>(from, at, to);
+  const __m512i codes =
+      _mm512_maskz_cvtepu8_epi32(0xffff, _mm_loadu_si128(reinterpret_cast<const __m128i*>(from.codes + at)));
+  const __m512 floats = _mm512_maskz_cvtepi32_ps(0xffff, codes);
+  const std::size_t super = lanes / p.super_lanes * panel_rows + n * p.super_apart;
+  vec<float, 16> base;
+  load(&floats, to);
+  load(from.base + super, base);
+  to *= base;
+  if (from.offset == nullptr) return;
+  load(from.offset + super, base);
+  to += base;
+}
+
+/// Scales and zero points of 16 rows of panel n; see load_group.
+template <bool Codebook, bool Codes>
+SINQ_TARGET_AVX512 SINQ_INLINE void load_groups(const panel_product& p, std::size_t lanes, std::size_t n,
+                                                vec<float, 16>& scale, vec<float, 16>& zero) {
+  load_group<Codes>(p, p.scale, lanes, n, scale);
+  load_group<Codes>(p, p.zero, lanes, n, zero);
+  if constexpr (Codebook) { // other forms are adapted already
+    if (p.scale.halves != nullptr) scale_to_bytes(p.most_level, scale);
+    if (p.zero.halves != nullptr) zero_to_bytes(p.most_level, zero);
   }
 }
 

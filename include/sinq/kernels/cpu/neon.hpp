@@ -55,8 +55,8 @@ SINQ_TARGET_DOTPROD void multiply_tokens(const panel_product& p, std::size_t tok
     }
     const std::size_t group = step * Step / p.group_size * panel_rows + lane;
     vec<float, 4> s, z;
-    load(p.scale + group, s);
-    load(p.zero + group, z);
+    load(p.scale.floats + group, s);
+    load(p.zero.floats + group, z);
     if constexpr (wide) z -= 128.0f;
     for (int m = 0; m < T; ++m) {
       const std::size_t at = sums + static_cast<std::size_t>(m);

@@ -13,7 +13,7 @@ inline constexpr std::size_t steps_at_once = 16;
 template <class Kernel>
 void multiply_strips(const panel_product& p) {
   std::fill_n(p.y, panels_at_once * p.tokens * panel_rows, 0.0f);
-  const std::size_t at_once = p.tokens <= 8 ? p.steps : steps_at_once;
+  const std::size_t at_once = p.tokens <= most_strip_tokens ? p.steps : steps_at_once;
   for (std::size_t begin = 0; begin < p.steps; begin += at_once) {
     const std::size_t end = std::min(p.steps, begin + at_once);
     for_each_strip(p.tokens, [&](auto size, std::size_t token) {

@@ -58,11 +58,10 @@ SINQ_TARGET_VNNI void multiply_tokens(const panel_product& p, std::size_t token,
         }
       }
     }
-    prefetch_halves<P>(p, lanes);
+    prefetch_lanes<P, true>(p, lanes);
     for (int n = 0; n < P; ++n) {
-      const std::size_t at_lanes = lanes + static_cast<std::size_t>(n) * p.aux_apart;
       vec<float, 16> s, z;
-      load_groups<Codebook>(p, at_lanes, s, z);
+      load_groups<Codebook, true>(p, lanes, static_cast<std::size_t>(n), s, z);
       for (int m = 0; m < T; ++m) {
         const std::size_t at = sums + static_cast<std::size_t>(m);
         const __m512i sum = chains == 1 ? dot[0][n][m] : _mm512_add_epi32(dot[0][n][m], dot[chains - 1][n][m]);
