@@ -13,18 +13,20 @@ namespace detail {
 /// One call of matmul.
 class panel_matmul {
 public:
-  /// Chooses a kernel and multiplies. Where there are very many tokens, each thread has its own.
+  /// Chooses a kernel and multiplies. Where there are very many tokens, and so few columns that a thread's share stays
+  /// in its second cache from one matrix to the next, each thread has its own tokens, and makes values of all codes.
   [[nodiscard]] static result<void> run(const panel_matrix& w, const weight_view& x, matrix_view<float> y,
                                         const matmul_options& o) {
-    constexpr std::size_t very_many = 128; // for one thread
+    constexpr std::size_t very_many = 128, kept_bytes = std::size_t{1} << 19; // of one thread, in bf16
     const kernel k = kernel_of(w.format, x.rows(), o);
     executor& threads = o.threads != nullptr ? *o.threads : default_executor();
     const std::size_t parts = threads.concurrency();
-    if (parts == 1 || x.rows() < parts * very_many) return panel_matmul{w, x, y, o, k}();
+    const std::size_t share = (x.rows() + parts - 1) / parts;
+    if (parts == 1 || x.rows() < parts * very_many || share * x.cols() * size_bytes(dtype::bf16) > kept_bytes)
+      return panel_matmul{w, x, y, o, k}();
     serial_executor here;
     matmul_options alone = o;
     alone.threads = &here;
-    const std::size_t share = (x.rows() + parts - 1) / parts;
     return parallel_for(threads, x.rows(), (share + tile_tokens - 1) / tile_tokens * tile_tokens,
                         [&](std::size_t begin, std::size_t end) {
                           const weight_view tokens{x.bytes(begin, 0), x.type(), end - begin, x.cols(), x.row_bytes()};
