@@ -83,12 +83,15 @@ need_llama() {
   venv_has "$1" llama_cpp || install_ggml "$1" llama-cpp-python
 }
 
-# build PRESET [BUILD OPTION...]: configures and builds with two jobs.
+# How many compilers or tests run at once.
+jobs=${SINQ_JOBS:-2}
+
+# build PRESET [BUILD OPTION...]: configures and builds.
 build() {
   built=$1
   shift
   cmake --preset "$built"
-  cmake --build --preset "$built" --parallel 2 "$@"
+  cmake --build --preset "$built" --parallel "$jobs" "$@"
 }
 
 # test_built PRESET [CTEST OPTION...]: runs the tests, then says which were skipped and why.
@@ -96,7 +99,7 @@ test_built() {
   tested=$1
   shift
   status=0
-  ctest --preset "$tested" --parallel 2 "$@" || status=$?
+  ctest --preset "$tested" --parallel "$jobs" "$@" || status=$?
   awk -v preset="$tested" '
     / Testing: / { sub(/.* Testing: /, ""); name = $0 }
     /^SKIPPED: / { sub(/^SKIPPED: /, ""); print "skipped in " preset ": " name ": " $0; ++count }

@@ -1,6 +1,7 @@
 #pragma once
 
 #include "refine.hpp"
+#include "refine_options.hpp"
 
 #include <Eigen/Cholesky>
 
@@ -11,19 +12,13 @@
 
 namespace sinq {
 
-/// Options of error feedback; the defaults are those of the paper's GPTQ.
-struct feedback_options {
-  double damping = 0.01;   ///< of the mean of the hessian's diagonal, added to the diagonal, > 0
-  bool act_order = true;   ///< columns in the order of falling energy; false: from left to right
-  std::size_t block = 128; ///< columns whose corrections are carried one by one, >= 1
-};
-
 namespace detail {
 
 using square_matrix = Eigen::Matrix<double, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>;
 
 /// E[x x^T] of the inputs that the codes' columns meet, R H R, 0 x 0 if they are not known.
-[[nodiscard]] inline square_matrix rotated_hessian(const input_moments& inputs, std::size_t rotation) {
+template <class = void>
+[[nodiscard]] square_matrix rotated_hessian(const input_moments& inputs, std::size_t rotation) {
   square_matrix h = inputs.correlations();
   for (int side = 0; side < 2 && rotation != 0; ++side) {
     for (Eigen::Index j = 0; j < h.rows(); ++j)
@@ -41,7 +36,8 @@ struct feedback_plan {
 
 /// With L L^T the Cholesky factors of the damped H in the reverse order, U is L^-1 turned around: one factorisation and
 /// one triangular inverse instead of two factorisations and an inverse.
-[[nodiscard]] inline result<feedback_plan> plan_feedback(const square_matrix& h, const feedback_options& o) {
+template <class = void>
+[[nodiscard]] result<feedback_plan> plan_feedback(const square_matrix& h, const feedback_options& o) {
   if (!(o.damping > 0 && is_finite(o.damping)) || o.block == 0)
     return make_error(errc::invalid_argument, "feedback: damping ", o.damping, " in blocks of ", o.block,
                       ", expected both above 0");
@@ -142,6 +138,31 @@ template <class Grid>
   return parallel_for(run.on(), f.rows, rows_at_once, rows, run.progress);
 }
 
+/// What feed_back does. A template, so that it can be compiled in one place.
+template <class = void>
+[[nodiscard]] result<void> run_feedback(const weight_view& w, quantized_matrix& q, const input_moments& inputs,
+                                        const feedback_options& options, const run_options& run) {
+  const matrix_format& f = q.format;
+  if (w.rows() != f.rows || w.cols() != f.cols)
+    return make_error(errc::invalid_argument, "feedback: the weights are ", w.rows(), " x ", w.cols(),
+                      ", the quantized matrix ", f.rows, " x ", f.cols);
+  if (auto ok = inputs.check(f.cols); !ok) return ok;
+  const square_matrix hessian = rotated_hessian<>(inputs, f.rotation);
+  if (hessian.size() == 0)
+    return make_error(errc::invalid_argument,
+                      "feedback needs a hessian or a sample of inputs, and the moments have neither");
+  const auto plan = plan_feedback<>(hessian, options);
+  if (!plan) return plan.error();
+  if (f.grid == grid::uniform)
+    return feed_back_rows(w, uniform_grid{static_cast<float>(max_code(f.bits))}, *plan, options.block, q, run);
+  return feed_back_rows(w, codebook_grid{q.levels()}, *plan, options.block, q, run);
+}
+
+#ifdef SINQ_SEPARATE_COMPILATION
+extern template result<void> run_feedback<void>(const weight_view&, quantized_matrix&, const input_moments&,
+                                                const feedback_options&, const run_options&);
+#endif
+
 } // namespace detail
 
 /// Chooses the codes of a quantized matrix anew by error feedback, with its scales, zero points and t as they are:
@@ -156,21 +177,7 @@ template <class Grid>
 /// the scales of all groups fixed beforehand ("static groups").
 [[nodiscard]] inline result<void> feed_back(const weight_view& w, quantized_matrix& q, const input_moments& inputs,
                                             const feedback_options& options = {}, const run_options& run = {}) {
-  const matrix_format& f = q.format;
-  if (w.rows() != f.rows || w.cols() != f.cols)
-    return make_error(errc::invalid_argument, "feedback: the weights are ", w.rows(), " x ", w.cols(),
-                      ", the quantized matrix ", f.rows, " x ", f.cols);
-  if (auto ok = inputs.check(f.cols); !ok) return ok;
-  const detail::square_matrix hessian = detail::rotated_hessian(inputs, f.rotation);
-  if (hessian.size() == 0)
-    return make_error(errc::invalid_argument,
-                      "feedback needs a hessian or a sample of inputs, and the moments have neither");
-  const auto plan = detail::plan_feedback(hessian, options);
-  if (!plan) return plan.error();
-  if (f.grid == grid::uniform)
-    return detail::feed_back_rows(w, detail::uniform_grid{static_cast<float>(max_code(f.bits))}, *plan, options.block,
-                                  q, run);
-  return detail::feed_back_rows(w, detail::codebook_grid{q.levels()}, *plan, options.block, q, run);
+  return detail::run_feedback<>(w, q, inputs, options, run);
 }
 
 } // namespace sinq

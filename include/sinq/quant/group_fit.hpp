@@ -1,24 +1,14 @@
 #pragma once
 
 #include "lanes.hpp"
+#include "refine_options.hpp"
 
 #include <algorithm>
 #include <limits>
 
 SINQ_SEPARATE_ROUNDING_BEGIN
 
-namespace sinq {
-
-/// How scale and zero point of a group are searched.
-struct fit_options {
-  int candidates = 12;      ///< ranges that are tried, >= 1: the whole one, then narrower ones
-  int patience = 2;         ///< .. until so many in a row were no better than the best
-  float narrowing = 0.035f; ///< how much of the whole range each gives up
-  int shifts = 2;           ///< then either end of the best is moved in and out by 1 .. shifts such steps
-  int iterations = 4;       ///< steps of alternating least squares from the best of them
-};
-
-namespace detail {
+namespace sinq::detail {
 
 /// Scale s and zero point z of 32 groups, x ~ s (level - z); mean under the weights m, least and largest x.
 struct lane_fit {
@@ -293,8 +283,6 @@ template <class Grid>
   return found;
 }
 
-} // namespace detail
-
-} // namespace sinq
+} // namespace sinq::detail
 
 SINQ_SEPARATE_ROUNDING_END

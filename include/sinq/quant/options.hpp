@@ -4,9 +4,8 @@
 #include "../math/input_moments.hpp"
 #include "../math/sinkhorn.hpp"
 #include "codebook.hpp"
-#include "feedback.hpp"
 #include "hqq.hpp"
-#include "refine.hpp"
+#include "refine_options.hpp"
 #include "rtn.hpp"
 
 #include <cstdint>

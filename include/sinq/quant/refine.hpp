@@ -6,6 +6,7 @@
 #include "../core/weight_view.hpp"
 #include "../math/hadamard.hpp"
 #include "../math/input_moments.hpp"
+#include "refine_options.hpp"
 #include "row_fit.hpp"
 
 #include <algorithm>
@@ -15,20 +16,6 @@
 #include <vector>
 
 namespace sinq {
-
-/// What refinement knows of the inputs that a weight meets.
-enum class refine_mode : std::uint8_t {
-  none,    ///< codes, scales and zero points stay as the method made them
-  weights, ///< nothing: energies are guessed from t, E[x_j^2] ~ t_j^-power
-  inputs,  ///< the energies E[x_j^2] of quantize_options::inputs, and error feedback if their hessian is there
-};
-
-/// Options of refinement.
-struct refine_options {
-  fit_options fit{};
-  double col_scale_power = 5;     ///< of the guess from t; 0 minimises the plain error, 2 that of the normalised matrix
-  double col_scale_stretch = 0.2; ///< where energies are guessed, t is raised to the power of 1 and this
-};
 
 namespace detail {
 
