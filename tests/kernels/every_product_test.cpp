@@ -1,4 +1,5 @@
 #include "kernels/product_check.hpp"
+#include "support/sampled.hpp"
 
 #include <array>
 #include <iostream>
@@ -6,9 +7,6 @@
 using namespace sinq_test;
 
 namespace {
-
-/// 1, or n to take every nth format only, where programs run slowly: see the presets.
-constexpr std::size_t stride = SINQ_TEST_STRIDE;
 
 /// A shape that fits no panel, block or group, and what it is tested with.
 struct ragged_shape {
@@ -67,13 +65,15 @@ void check_every_product(int bits) {
   for (const ragged_shape& shape : shapes) {
     product_check check{shape.cols, {1, 2, 3, 4, 5, 8, 15, 16, 17, 64, 65, 512}};
     const std::vector<sinq::matrix_format> all = every_format(bits, shape);
-    for (std::size_t n = static_cast<std::size_t>(bits) % stride; n < all.size(); n += stride, ++formats) check(all[n]);
+    for (std::size_t n = static_cast<std::size_t>(bits) % sampled::stride; n < all.size();
+         n += sampled::stride, ++formats)
+      check(all[n]);
     compared += check.compared();
   }
   std::cout << bits << " bits: " << compared << " products of " << formats << " formats";
   for (const sinq::isa_info& entry : sinq::isa_table)
     if (!entry.is_here()) std::cout << ", not on " << entry.name;
-  if (stride > 1) std::cout << ", one in " << stride << " of all formats (SINQ_TEST_STRIDE)";
+  if (sampled::stride > 1) std::cout << ", one in " << sampled::stride << " of all formats (SINQ_TEST_STRIDE)";
   std::cout << std::endl;
 }
 

@@ -2,6 +2,7 @@
 #include "support/each_isa.hpp"
 #include "support/methods.hpp"
 #include "support/packed.hpp"
+#include "support/sampled.hpp"
 
 #include <sinq/pack/quantize_packed.hpp>
 
@@ -56,13 +57,14 @@ TEST_CASE("the comparison of packed matrices sees a byte of every part") {
 }
 
 TEST_CASE("one door gives the bytes of the two steps for every method, width and kind of matrix") {
+  sampled combinations;
   for (const auto& [rows, cols] : {std::pair<std::size_t, std::size_t>{37, 100}, {70, 64}, {1, 67}}) {
     const method_runs runs{cols};
     for (const sinq::method_info& method : sinq::method_table)
       for (const named_matrix& kind : every_kind(rows, cols, 31))
         for (const int bits : sinq::supported_bits)
           for (const bool symmetric : {false, true})
-            if (const auto options = runs.find(method, bits, symmetric)) {
+            if (const auto options = runs.find(method, bits, symmetric); options && combinations.take()) {
               INFO(method.name << " " << kind.name << " " << rows << " x " << cols << " " << bits << " bits");
               check_same_as_two_steps(kind.m.view(), *options);
             }
