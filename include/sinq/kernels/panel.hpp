@@ -145,11 +145,12 @@ SINQ_INLINE void prefetch_half(const panel_product& p, const byte* block, std::s
 template <int Bits>
 SINQ_INLINE void prefetch_next_pair(const panel_product& p, const byte* block, std::size_t half) {
   constexpr std::size_t line_bytes = 64, lines = block_bytes(Bits) / 2 / line_bytes, places = 2;
-  const std::size_t first = static_cast<std::size_t>(block - p.codes) / line_bytes + half * lines;
-  const std::size_t apart = p.panel_bytes / (line_bytes * places);
-  const byte* const next = p.codes + panels_at_once * p.panel_bytes;
+  const std::size_t before = static_cast<std::size_t>(block - p.codes) / line_bytes + half * lines;
+  const std::size_t apart = p.panel_bytes / (line_bytes * places) * line_bytes;
+  const std::size_t first = lines % places == 0 ? 0 : before % places; // a constant, but for odd lines
+  const byte* const next = p.codes + panels_at_once * p.panel_bytes + before / places * line_bytes;
   for (std::size_t line = first; line < first + lines; ++line) {
-    const byte* const at = next + (line % places * apart + line / places) * line_bytes;
+    const byte* const at = next + line % places * apart + line / places * line_bytes;
     __builtin_prefetch(at, 0, 2), __builtin_prefetch(at + p.panel_bytes, 0, 2);
   }
 }
