@@ -57,8 +57,8 @@ private:
   }
   template <std::size_t W, std::size_t Pieces>
   SINQ_INLINE static void add(const float* w, vec<double, W> (&sum)[Pieces]) {
-    vec<double, W> x{};
     for (std::size_t p = 0; p < Pieces; ++p) {
+      vec<double, W> x;
       load_as<double, W>(w + p * W, x);
       sum[p] += x;
     }
