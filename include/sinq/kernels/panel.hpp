@@ -15,8 +15,8 @@ inline constexpr std::size_t panels_at_once = 2;
 /// How far ahead of their use codes are asked for.
 inline constexpr std::size_t prefetch_bytes = 3072;
 
-/// Scales or zero points of panels: [panels x G x 16] of them in one form, halves before codes before floats. Every
-/// kernel takes floats; others only those that say so.
+/// Scales or zero points of panels: [panels x G x 16] of them in one of three forms, the others nullptr. Every kernel
+/// takes floats; halves and codes only those that say so.
 struct panel_lanes {
   const float* floats = nullptr; ///< the values
   const byte* halves = nullptr;  ///< of f16
@@ -161,12 +161,13 @@ SINQ_INLINE void prefetch_lanes(const panel_product& p, std::size_t lanes) {
   constexpr std::size_t prefetch_groups = 8;
   std::size_t at = lanes + prefetch_groups * panel_rows;
   if (at >= p.aux_apart) at += p.aux_apart;
-  for (const panel_lanes* const part : {&p.scale, &p.zero})
-    for (std::size_t n = 0; n < P; ++n) {
-      const std::size_t of_panel = n * p.aux_apart + at;
-      if (part->halves != nullptr) __builtin_prefetch(part->halves + of_panel * sizeof(float16));
-      if (Codes && part->codes != nullptr) __builtin_prefetch(part->codes + of_panel);
-    }
+  for (const panel_lanes* const part : {&p.scale, &p.zero}) {
+    const bool coded = Codes && part->codes != nullptr;
+    const byte* const stored = coded ? part->codes : part->halves;
+    const std::size_t size = coded ? 1 : sizeof(float16);
+    if (stored != nullptr)
+      for (std::size_t n = 0; n < P; ++n) __builtin_prefetch(stored + (n * p.aux_apart + at) * size);
+  }
 }
 
 /// What a step of bytes adds to W rows of a token: y += s (unit dot - z sum).

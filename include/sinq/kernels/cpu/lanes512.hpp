@@ -31,18 +31,16 @@ SINQ_TARGET_AVX512 SINQ_INLINE __m512i load_values(const byte* block, std::size_
   return values;
 }
 
-/// Scales or zero points of 16 rows of panel n.
-/// @param lanes   their place in the first panel
-/// @tparam Codes  whether they may be codes
+/// Scales or zero points of 16 rows.
+/// @param at, super  the places of the values and, of codes, of their bases
+/// @tparam Codes     whether they may be codes
 template <bool Codes>
-SINQ_TARGET_AVX512 SINQ_INLINE void load_group(const panel_product& p, const panel_lanes& from, std::size_t lanes,
-                                               std::size_t n, vec<float, 16>& to) {
-  const std::size_t at = lanes + n * p.aux_apart;
+SINQ_TARGET_AVX512 SINQ_INLINE void load_group(const panel_lanes& from, std::size_t at, std::size_t super,
+                                               vec<float, 16>& to) {
   if (!Codes || from.codes == nullptr) return load_lanes<16>(from, at, to);
   const __m512i codes =
       _mm512_maskz_cvtepu8_epi32(0xffff, _mm_loadu_si128(reinterpret_cast<const __m128i*>(from.codes + at)));
   const __m512 floats = _mm512_maskz_cvtepi32_ps(0xffff, codes);
-  const std::size_t super = lanes / p.super_lanes * panel_rows + n * p.super_apart;
   vec<float, 16> base;
   load(&floats, to);
   load(from.base + super, base);
@@ -53,11 +51,15 @@ SINQ_TARGET_AVX512 SINQ_INLINE void load_group(const panel_product& p, const pan
 }
 
 /// Scales and zero points of 16 rows of panel n; see load_group.
+/// @param lanes  their place in the first panel
 template <bool Codebook, bool Codes>
 SINQ_TARGET_AVX512 SINQ_INLINE void load_groups(const panel_product& p, std::size_t lanes, std::size_t n,
                                                 vec<float, 16>& scale, vec<float, 16>& zero) {
-  load_group<Codes>(p, p.scale, lanes, n, scale);
-  load_group<Codes>(p, p.zero, lanes, n, zero);
+  const std::size_t at = lanes + n * p.aux_apart;
+  const bool coded = Codes && (p.scale.codes != nullptr || p.zero.codes != nullptr);
+  const std::size_t super = coded ? lanes / p.super_lanes * panel_rows + n * p.super_apart : 0;
+  load_group<Codes>(p.scale, at, super, scale);
+  load_group<Codes>(p.zero, at, super, zero);
   if constexpr (Codebook) { // other forms are adapted already
     if (p.scale.halves != nullptr) scale_to_bytes(p.most_level, scale);
     if (p.zero.halves != nullptr) zero_to_bytes(p.most_level, zero);
