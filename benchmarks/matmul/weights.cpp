@@ -88,7 +88,9 @@ contender ours(const weight_set& weights, sinq::precision precision, const token
               .expected = std::move(expected),
               .multiply = multiply};
 #if SINQ_AMX
-  if (bytes && sinq::current_isa() == sinq::isa::amx) c.fewest_bf16_tokens = sinq::detail::amx::fewest_bf16_tokens;
+  if (bytes && sinq::current_isa() == sinq::isa::amx)
+    c.fewest_bf16_tokens =
+        sinq::detail::amx::fewest_bf16_tokens(sinq::detail::int8_step(weights.panels.front().format));
 #endif
   return c;
 }

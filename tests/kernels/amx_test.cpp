@@ -35,8 +35,9 @@ void check_on_tiles(const sinq::quantized_matrix& q, const matrix& x, const sinq
   const std::vector<float> none(q.format.rows);
   const std::span<const float> bias = options.bias.empty() ? none : options.bias;
   CHECK(close_to_products(multiplied_in_bf16(w, x, options), with_bias(oracle.bf16(), bias), bf16_tolerance(q.format)));
-  CHECK(close_to_products(multiplied_in_bytes(w, x, options), with_bias(oracle.bytes(), bias),
-                          bytes_tolerance(q.format)));
+  if (byte_step(q.format) == 64)
+    CHECK(close_to_products(multiplied_in_bytes(w, x, options), with_bias(oracle.bytes(), bias),
+                            bytes_tolerance(q.format)));
 }
 
 } // namespace
@@ -72,8 +73,11 @@ TEST_CASE("the kernels of AMX take every storage of scales and zero points, on e
 TEST_CASE("the kernels of AMX take rows and tokens in parts, on emulated tiles") {
   if (is_left_out()) SINQ_SKIP(why_left_out);
   const on_isa vectors{sinq::isa::avx512};
-  check_on_tiles(random_quantized({.rows = 40, .cols = 8300, .tile_rows = 20, .has_col_scale = true}, 1),
-                 tokens(20, 8300));
+  const sinq::quantized_matrix wide =
+      random_quantized({.rows = 40, .cols = 8300, .tile_rows = 20, .has_col_scale = true}, 1);
+  check_on_tiles(wide, tokens(20, 8300));
+  check_on_tiles(wide, tokens(36, 8300));
+  check_on_tiles(random_quantized({.rows = 70, .cols = 1100}, 1), tokens(140, 1100));
   const std::vector<float> bias(18, 1.0f);
   sinq::thread_pool three{3};
   check_on_tiles(random_quantized({.rows = 18, .cols = 64}, 1), tokens(530, 64), {.bias = bias, .threads = &three});

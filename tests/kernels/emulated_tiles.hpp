@@ -12,13 +12,7 @@
 namespace sinq_test {
 
 struct emulated_tiles {
-  template <int Step = 64>
-  static void configure() {
-    shapes().fill({16, 64});
-    shapes()[4] = shapes()[5] = {16, Step};
-    shapes()[6] = shapes()[7] = {Step / 4, 64};
-    configured() = true;
-  }
+  static void configure() { configured() = true; }
   static void release() { configured() = false; }
   /// Whether kernels left the registers configured: threads that stop so would keep their power.
   static bool& configured() {
@@ -30,12 +24,9 @@ struct emulated_tiles {
   static void zero() {
     tile<Tile>() = {};
   }
-  template <int Tile, int Apart = 64>
+  template <int Tile>
   static void load(const void* from) {
-    const shape s = shapes()[Tile];
-    tile<Tile>() = {};
-    for (std::size_t row = 0; row < s.rows; ++row)
-      std::memcpy(tile<Tile>().data() + 16 * row, static_cast<const std::byte*>(from) + row * Apart, s.row_bytes);
+    std::memcpy(tile<Tile>().data(), from, sizeof(registers));
   }
   template <int Tile>
   static void stream(const void* from) {
@@ -43,9 +34,7 @@ struct emulated_tiles {
   }
   template <int Tile>
   static void store(void* to) {
-    const shape s = shapes()[Tile];
-    for (std::size_t row = 0; row < s.rows; ++row)
-      std::memcpy(static_cast<std::byte*>(to) + row * 64, tile<Tile>().data() + 16 * row, s.row_bytes);
+    std::memcpy(to, tile<Tile>().data(), sizeof(registers));
   }
   /// As hardware_tiles has it; sums of two products are rounded once each.
   template <int Sum, int A, int B>
@@ -65,7 +54,7 @@ struct emulated_tiles {
   static void multiply_bytes() {
     for (std::size_t m = 0; m < 16; ++m)
       for (std::size_t n = 0; n < 16; ++n)
-        for (std::size_t k = 0; k < shapes()[B].rows; ++k) {
+        for (std::size_t k = 0; k < 16; ++k) {
           const auto a = std::bit_cast<std::array<std::int8_t, 4>>(tile<A>()[16 * m + k]);
           const auto b = std::bit_cast<std::array<std::uint8_t, 4>>(tile<B>()[16 * k + n]);
           for (std::size_t i = 0; i < 4; ++i) tile<Sum>()[16 * m + n] += static_cast<std::uint32_t>(a[i] * b[i]);
@@ -73,14 +62,6 @@ struct emulated_tiles {
   }
 
 private:
-  struct shape {
-    std::size_t rows, row_bytes;
-  };
-  static std::array<shape, 8>& shapes() {
-    static thread_local std::array<shape, 8> of_tiles{};
-    return of_tiles;
-  }
-
   using registers = std::array<std::uint32_t, 256>;
 
   template <int Tile>

@@ -59,10 +59,10 @@ struct definition {
 /// All that hold on an instruction set.
 std::vector<definition> definitions(const sinq::quantized_matrix& q, const matrix& x, sinq::isa isa) {
   const product_oracle oracle{q, x};
-  const bool has_tiles = isa == sinq::isa::amx; // which make many tokens into bf16, some into bytes
+  const bool has_tiles = isa == sinq::isa::amx; // which take many tokens as bf16, a few as bytes
   std::vector<definition> all;
   all.push_back({sinq::precision::exact, x.rows, oracle.exact(), exact_tolerance(q.format)});
-  all.push_back({sinq::precision::int8, has_tiles ? 20 : x.rows, oracle.bytes(), bytes_tolerance(q.format)});
+  all.push_back({sinq::precision::int8, has_tiles ? 16 : x.rows, oracle.bytes(), bytes_tolerance(q.format)});
   if (has_tiles) all.push_back({sinq::precision::int8, x.rows, oracle.bf16(), bf16_tolerance(q.format)});
   return all;
 }

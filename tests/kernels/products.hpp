@@ -144,15 +144,17 @@ public:
     });
   }
 
-  /// The same with weights s (level - z) and x' rounded to bf16, ties away from zero and to even.
+  /// The same with x' rounded to bf16, and weights s (level - z) before_cut cut to it.
   [[nodiscard]] products bf16() const {
     std::vector<doubtful> doubts;
     doubles w = scale_.cwiseProduct(level_ - zero_);
     for (Index i = 0; i < w.rows(); ++i)
       for (Index j = 0; j < w.cols(); ++j) {
-        // the product s z is rounded, and its difference from s level
-        const double unsure = detail::half_ulp * (std::fabs(scale_(i, j) * zero_(i, j)) + std::fabs(w(i, j)));
-        w(i, j) = rounded_to_bf16(w(i, j), true, unsure, i, j, doubts);
+        w(i, j) *= before_cut;
+        // s is rounded, the product s z, and its difference from s level
+        const double unsure =
+            detail::half_ulp * (before_cut * std::fabs(scale_(i, j) * zero_(i, j)) + 2 * std::fabs(w(i, j)));
+        w(i, j) = cut_to_bf16(w(i, j), unsure, i, j, doubts);
       }
     return for_each_tile([&](Index tile, Index begin, Index count, products& p) {
       std::vector<doubtful> of_x;
@@ -238,26 +240,42 @@ private:
     const doubles sizes = x_size_ * t_.row(tile).cwiseAbs().asDiagonal();
     const double before = detail::half_ulp * static_cast<double>(detail::roundings_of_activations(f_));
     for (Index m = 0; m < x.rows(); ++m)
-      for (Index j = 0; j < x.cols(); ++j)
-        x(m, j) = rounded_to_bf16(x(m, j), false, before * sizes(m, j), m, j, doubts);
+      for (Index j = 0; j < x.cols(); ++j) x(m, j) = rounded_to_bf16(x(m, j), before * sizes(m, j), m, j, doubts);
     return x;
   }
 
-  /// The number of 8 significant bits that is nearest. One that is a tie is one in floats too, and no matter of doubt.
-  /// @param away    ties go away from zero, otherwise to even
+  static constexpr int dropped_bits = 45; // of the 52 bits of a double's fraction
+  static constexpr std::uint64_t dropped = (std::uint64_t{1} << dropped_bits) - 1;
+
+  /// The number of 8 significant bits that is nearest. One that is a tie, which goes to the even one, is a tie in
+  /// floats too, and no matter of doubt.
   /// @param unsure  how far floats may be from it
-  [[nodiscard]] static double rounded_to_bf16(double value, bool away, double unsure, Index row, Index col,
+  [[nodiscard]] static double rounded_to_bf16(double value, double unsure, Index row, Index col,
                                               std::vector<doubtful>& doubts) {
-    constexpr int dropped = 45; // of the 52 bits of a double's fraction
-    constexpr std::uint64_t rest_mask = (std::uint64_t{1} << dropped) - 1, half = std::uint64_t{1} << (dropped - 1);
+    constexpr std::uint64_t half = std::uint64_t{1} << (dropped_bits - 1);
     const auto bits = std::bit_cast<std::uint64_t>(value);
-    const double binade = std::bit_cast<double>(bits & 0x7ff0000000000000u);
-    const auto beyond = static_cast<double>(bits & rest_mask) - static_cast<double>(half);
-    const double distance = std::fabs(beyond) * 0x1p-52 * binade;
-    if (distance > 0 && distance < unsure) doubts.push_back({row, col, binade * 0x1p-7});
-    const std::uint64_t below_half = away || (bits >> dropped) % 2 == 1 ? 0 : 1;
-    return std::bit_cast<double>((bits + half - below_half) & ~rest_mask);
+    const auto beyond = static_cast<double>(bits & dropped) - static_cast<double>(half);
+    note_doubt(bits, std::fabs(beyond), unsure, row, col, doubts);
+    const std::uint64_t below_half = (bits >> dropped_bits) % 2 == 1 ? 0 : 1;
+    return std::bit_cast<double>((bits + half - below_half) & ~dropped);
   }
+  /// The one that is no larger in magnitude.
+  [[nodiscard]] static double cut_to_bf16(double value, double unsure, Index row, Index col,
+                                          std::vector<doubtful>& doubts) {
+    const auto bits = std::bit_cast<std::uint64_t>(value);
+    const auto above = static_cast<double>(bits & dropped);
+    const double distance = std::min(above, static_cast<double>(dropped) + 1 - above);
+    note_doubt(bits, std::max(distance, 1.0), unsure, row, col, doubts);
+    return std::bit_cast<double>(bits & ~dropped);
+  }
+  /// @param distance  from where the result changes, in units of the last bit of a double
+  static void note_doubt(std::uint64_t bits, double distance, double unsure, Index row, Index col,
+                         std::vector<doubtful>& doubts) {
+    const double binade = std::bit_cast<double>(bits & 0x7ff0000000000000u);
+    if (distance > 0 && distance * 0x1p-52 * binade < unsure) doubts.push_back({row, col, binade * 0x1p-7});
+  }
+  /// See amx::before_cut.
+  static constexpr double before_cut = double{1 + 0.7213f / 256};
 
   const sinq::quantized_matrix& q_;
   const sinq::matrix_format& f_;

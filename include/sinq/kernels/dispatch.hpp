@@ -36,15 +36,15 @@ auto with_bits(int bits, F&& f) {
 }
 
 #if SINQ_AMX
-/// The kernels of AMX, on its tiles or on what stands for them in a test. They take no codes of scales: every tile of
-/// tokens would read them.
+/// The kernels of AMX, on its tiles or on what stands for them in a test: of bytes, for steps of 64 columns, and of
+/// bf16.
 template <class Tiles>
 [[nodiscard]] kernel bytes_on_tiles(int bits) {
   return with_bits(bits, [](auto width) {
     return kernel{.multiply = amx::multiply_bytes<Tiles, width()>,
                   .form = activation_form::byte_tiles,
                   .panels = amx::most_byte_panels,
-                  .tokens = amx::fewest_bf16_tokens,
+                  .tokens = tile_tokens,
                   .reads_halves = true};
   });
 }
@@ -62,11 +62,13 @@ template <class Tiles>
 
 /// The kernel of bytes for the instruction set in use. Without dot products of bytes, AVX-512 takes that of AVX2, and
 /// AArch64 the one that is written down in whole numbers. Tiles of AMX take more than eight tokens.
-[[nodiscard]] inline kernel int8_kernel(int bits, [[maybe_unused]] std::size_t tokens) {
+/// @param step  int8_step of a format
+[[nodiscard]] inline kernel int8_kernel(int bits, [[maybe_unused]] std::size_t step,
+                                        [[maybe_unused]] std::size_t tokens) {
   [[maybe_unused]] const isa here = current_isa();
 #if SINQ_AMX
-  if (here == isa::amx && tokens >= amx::fewest_bf16_tokens) return bf16_on_tiles<amx::hardware_tiles>(bits);
-  if (here == isa::amx && tokens >= amx::fewest_byte_tokens) return bytes_on_tiles<amx::hardware_tiles>(bits);
+  if (here == isa::amx && tokens >= amx::fewest_bf16_tokens(step)) return bf16_on_tiles<amx::hardware_tiles>(bits);
+  if (here == isa::amx && tokens >= amx::fewest_tokens) return bytes_on_tiles<amx::hardware_tiles>(bits);
 #endif
   return with_bits(bits, [&](auto width) {
     kernel k{.multiply = multiply_int8<width()>, .form = activation_form::bytes};

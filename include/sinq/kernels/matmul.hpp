@@ -68,7 +68,7 @@ private:
   [[nodiscard]] static kernel kernel_of(const matrix_format& f, std::size_t tokens, const matmul_options& o) {
     const bool wanted = o.precision == precision::automatic ? f.bits <= 5 : o.precision == precision::int8;
     const bool bytes = wanted && int8_step(f) != 0;
-    return bytes ? int8_kernel(f.bits, tokens) : exact_kernel(f.bits);
+    return bytes ? int8_kernel(f.bits, int8_step(f), tokens) : exact_kernel(f.bits);
   }
 
   /// What a thread takes at once, in whole calls of the kernel: even shares of about 2^18 products, which are worth the

@@ -1,7 +1,6 @@
 #pragma once
 
-#include "../../core/isa.hpp"
-#include "../../core/wide.hpp"
+#include "../panel.hpp"
 
 #if SINQ_AMX
 
@@ -12,19 +11,22 @@
 
 namespace sinq::detail::amx {
 
-/// With fewer tokens than this, tiles of bytes are sooner done than those of bf16.
-inline constexpr std::size_t fewest_bf16_tokens = 128;
+/// With fewer tokens than this, dot products of bytes are sooner done than tiles.
+inline constexpr std::size_t fewest_tokens = 9;
+/// With fewer than this, tiles of bytes than those of bf16, unless there are scales for each 32 columns.
+/// @param step  of bytes
+[[nodiscard]] constexpr std::size_t fewest_bf16_tokens(std::size_t step) {
+  return step == 64 ? tile_tokens + 1 : fewest_tokens;
+}
 
 /// The eight tile registers, each of up to 16 rows of up to 64 bytes.
 struct hardware_tiles {
-  /// Sets all tiles to 16 rows of 64 bytes; for bytes in steps of 32 columns, 4 and 5, which hold tokens, to 32 bytes a
-  /// row, and 6 and 7, which hold codes, to 8 rows.
-  template <int Step = 64>
+  /// Sets all tiles to 16 rows of 64 bytes.
   SINQ_TARGET_AMX SINQ_INLINE static void configure() {
     struct alignas(64) {
       std::uint8_t palette = 1, start_row = 0, reserved[14]{};
-      std::uint16_t row_bytes[16]{64, 64, 64, 64, Step, Step, 64, 64};
-      std::uint8_t rows[16]{16, 16, 16, 16, 16, 16, Step / 4, Step / 4};
+      std::uint16_t row_bytes[16]{64, 64, 64, 64, 64, 64, 64, 64};
+      std::uint8_t rows[16]{16, 16, 16, 16, 16, 16, 16, 16};
     } const shapes;
     static_assert(sizeof shapes == 64);
     asm volatile("ldtilecfg %0" : : "m"(shapes));
@@ -34,9 +36,9 @@ struct hardware_tiles {
   SINQ_TARGET_AMX SINQ_INLINE static void zero() {
     asm volatile("tilezero %%tmm%c0" : : "i"(Tile));
   }
-  template <int Tile, int Apart = 64>
+  template <int Tile>
   SINQ_TARGET_AMX SINQ_INLINE static void load(const void* from) {
-    asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(from), "r"(std::size_t{Apart}), "i"(Tile) : "memory");
+    asm volatile("tileloadd (%0,%1,1), %%tmm%c2" : : "r"(from), "r"(std::size_t{64}), "i"(Tile) : "memory");
   }
   /// The same of what is not needed again soon, past the first cache.
   template <int Tile>
