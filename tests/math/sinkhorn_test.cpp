@@ -57,22 +57,23 @@ TEST_CASE("sinkhorn in double agrees with the oracle to rounding") {
 }
 
 TEST_CASE("the alternating rule agrees with the oracle") {
-  for (const std::uint64_t seed : {1u, 2u, 3u, 4u, 5u, 6u})
-    for (const int passes : {1, 2, 16}) {
-      const matrix m = with_outliers(96, 64, seed);
+  for (const auto& [rows, seed] : {std::pair{96u, 1u}, {96u, 2u}, {96u, 3u}, {96u, 4u}, {96u, 5u}, {1100u, 6u}})
+    for (const int passes : {1, 2, 3, 16}) {
+      const matrix m = with_outliers(rows, 64, seed);
       const auto exact = oracle::alternating(oracle::to_double(m.view()), passes);
       const std::vector<double> row(exact.row_scale.begin(), exact.row_scale.end());
       const std::vector<double> col(exact.col_scale.begin(), exact.col_scale.end());
       const auto n = balance(m, {.iterations = passes});
-      INFO("seed " << seed << ", " << passes << " passes, imbalance " << n.report.imbalance_after);
-      // sums of 96 / 16 terms a lane and a few roundings a pass, which the next pass forgets: 1e-6
-      CHECK(close_each(all(n.row_scale), all(row), 2e-6));
-      CHECK(close_each(all(n.col_scale), all(col), 2e-6));
+      INFO(rows << " rows, seed " << seed << ", " << passes << " passes, imbalance " << n.report.imbalance_after);
+      // sums of N / 16 terms a lane and a few roundings a pass, which the next pass forgets
+      const double tolerance = 2 * 0x1p-24 * (rows / 16.0 + 10);
+      CHECK(close_each(all(n.row_scale), all(row), tolerance));
+      CHECK(close_each(all(n.col_scale), all(col), tolerance));
       CHECK(n.report.imbalance_after == Approx(exact.imbalance_after).epsilon(1e-5));
       CHECK(n.report.imbalance_before == Approx(exact.imbalance_before).epsilon(1e-5));
       std::vector<float> late = n.col_scale; // as if columns were divided by rows one pass behind
       late[0] *= 1.001f;
-      CHECK_FALSE(close_each(all(late), all(col), 2e-6));
+      CHECK_FALSE(close_each(all(late), all(col), tolerance));
       const auto in_double = balance(m, {.iterations = passes, .f64_sums = true});
       CHECK(close_each(all(in_double.row_scale), all(row), 1e-7));
       CHECK(close_each(all(in_double.col_scale), all(col), 1e-7));

@@ -50,9 +50,12 @@ struct alternating_pass {
   }
 
   /// Writes a.row_factor of the tile and, where rows have company, col_std, which all threads may read when it returns.
-  __device__ __forceinline__ void measure() const {
+  /// @param backward  whether it takes the last rows first
+  __device__ __forceinline__ void measure(bool backward) const {
     product_sums of[staged_tile::column_parts];
-    for (unsigned first = 0; first < w.rows(); first += staged_rows) {
+    const unsigned blocks = (w.rows() + staged_rows - 1) / staged_rows;
+    for (unsigned n = 0; n < blocks; ++n) {
+      const unsigned first = (backward ? blocks - 1 - n : n) * staged_rows;
       const unsigned count = w.count(first);
       w.stage(first, [&](unsigned i, unsigned j) { return w.weight(i, j); });
       __syncthreads();
@@ -103,9 +106,10 @@ struct alternating_pass {
     return high > rounded::mul(low, sinq::detail::even_enough);
   }
 
-  /// @return  whether another one is worth it. Others may read the scales of columns after the next barrier.
-  __device__ __forceinline__ bool run() const {
-    measure();
+  /// @param turn  how many passes came before: every second one goes from the last rows to the first
+  /// @return      whether another one is worth it. Others may read the scales of columns after the next barrier.
+  __device__ __forceinline__ bool run(int turn) const {
+    measure(turn % 2 == 1);
     return w.rows() > 1 && move_columns();
   }
 };

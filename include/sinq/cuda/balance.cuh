@@ -150,7 +150,7 @@ struct tile_balance {
   __device__ __forceinline__ void alternate() const {
     const alternating_pass pass{w, col_factor, col_std, col_scale, board};
     bool uneven = cols() > 1;
-    for (int k = 0; uneven && k < a.balance.iterations; ++k) uneven = pass.run();
+    for (int k = 0; uneven && k < a.balance.iterations; ++k) uneven = pass.run(k);
     each_row([&](std::size_t i) { a.row_scale[i] = rounded::div(1.0f, a.row_factor[i]); });
   }
 

@@ -193,8 +193,8 @@ extern template result<void> run_matmul<void>(const panel_matrix&, const weight_
 /// Numerics: f32 sums. exact: |error| <= 1e-5 sum |terms|, terms being the products before z is taken off.
 /// int8: activations are rounded to 1/127 of the largest x' of their 64 or 32 columns (a codebook's levels to 1/127 of
 /// the largest one), half a step at most; groups that are no multiple of 32 columns, and codebooks of more than 4 bits,
-/// are multiplied exactly instead. On AMX, 128 tokens and more are multiplied in bf16: weights and x' are rounded by
-/// at most 2^-8 of their own size. The same for any number of threads.
+/// are multiplied exactly instead. On AMX, 17 tokens and more (9 with scales for 32 columns) are multiplied in bf16, x'
+/// rounded by at most 2^-8 of its own size and weights by 1.28 2^-8. The same for any number of threads.
 /// Compiling it takes a compiler half a minute; sinq/compile.hpp has it compiled once for a program of many units.
 [[nodiscard]] inline result<void> matmul(const panel_matrix& w, const weight_view& x, matrix_view<float> y,
                                          const matmul_options& options = {}) {

@@ -16,14 +16,16 @@ SINQ_SEPARATE_ROUNDING_BEGIN
 
 namespace sinq::detail {
 
-/// One pass of the alternating rule over some rows of a chunk of a tile: first the factors of rows, 1 over their
-/// standard deviations, from sums of y = w[i][j] * col_factor[j] and y^2, then, with these, sums over the rows of
+/// One pass of the alternating rule over a block of rows of a tile: first the factors of rows, 1 over their standard
+/// deviations, from sums of y = w[i][j] * col_factor[j] and y^2, then, with these, sums over the rows of
 /// z = w[i][j] * row_factor[i] and z^2. Three operations each a weight, the second three from the first cache; each
 /// fetches half of the rows that come next.
 ///
 ///   rows     columns one after another
 ///   columns  lane i mod 16: rows one after another
 struct alternating_loop {
+  static constexpr std::size_t most_rows = 64; ///< of a block, which begins with a multiple of them
+
   struct places {
     const float* col_factor;     ///< [K]
     float* row_factor;           ///< [rows]; not positive where sums have overflowed or underflowed
@@ -31,19 +33,24 @@ struct alternating_loop {
   };
 
   /// @param rows  a multiple of 16
-  /// @param fix   finds the factors of 64 rows or fewer anew, called where one is not positive
+  /// @param next  the block that comes next
+  /// @param fix   finds the factors of some of these rows anew, called where one is not positive
   template <std::size_t W, class Fix>
-  SINQ_INLINE static void run(const column_tile& t, std::size_t begin, std::size_t rows, const places& to, Fix& fix) {
+  SINQ_INLINE static void run(const column_tile& t, std::size_t begin, std::size_t rows, std::size_t next,
+                              const places& to, Fix& fix) {
     const float* const w = t.column(begin / t.height(), 0) + begin % t.height();
+    const std::ptrdiff_t ahead = t.column(next / t.height(), 0) + next % t.height() - w;
     constexpr std::size_t most = 4;
+    static_assert(most_rows % (most * W) == 0);
     std::size_t i = 0;
-    for (; i + most * W <= rows; i += most * W) add<W, most>(t, w, i, to, fix);
-    for (; i < rows; i += W) add<W, 1>(t, w, i, to, fix);
+    for (; i + most * W <= rows; i += most * W) add<W, most>(t, w, i, ahead, to, fix);
+    for (; i < rows; i += W) add<W, 1>(t, w, i, ahead, to, fix);
   }
 
 private:
   template <std::size_t W, std::size_t Parts, class Fix>
-  SINQ_INLINE static void add(const column_tile& t, const float* w, std::size_t begin, const places& shared, Fix& fix) {
+  SINQ_INLINE static void add(const column_tile& t, const float* w, std::size_t begin, std::ptrdiff_t ahead,
+                              const places& shared, Fix& fix) {
     const places to = shared; // a copy, which no sum that is written can change
     const std::size_t cols = t.cols(), stride = t.stride();
     const float* const from = w + begin;
@@ -52,7 +59,7 @@ private:
       const float by = to.col_factor[j];
       for (std::size_t p = 0; p < Parts; ++p) {
         load(from + j * stride + p * W, x);
-        if (p % 2 == 1) __builtin_prefetch(from + j * stride + (Parts + p) * W);
+        if (p % 2 == 1) __builtin_prefetch(from + ahead + j * stride + p * W);
         const vec<float, W> y = x * by;
         sum[p] += y;
         add_product(y, y, square[p]);
@@ -70,12 +77,12 @@ private:
       fix(begin, Parts * W);
       for (std::size_t p = 0; p < Parts; ++p) load(to.row_factor + begin + p * W, factor[p]);
     }
-    add_to_columns<W, Parts>(from, cols, stride, factor, to.lanes + begin % tile_lanes,
+    add_to_columns<W, Parts>(from, cols, stride, ahead, factor, to.lanes + begin % tile_lanes,
                              to.square_lanes + begin % tile_lanes);
   }
 
   template <std::size_t W, std::size_t Parts>
-  SINQ_INLINE static void add_to_columns(const float* from, std::size_t cols, std::size_t stride,
+  SINQ_INLINE static void add_to_columns(const float* from, std::size_t cols, std::size_t stride, std::ptrdiff_t ahead,
                                          const vec<float, W> (&factor)[Parts], float* lanes, float* square_lanes) {
     constexpr std::size_t apart = std::min(Parts, tile_lanes / W); // parts that have lanes of their own
     for (std::size_t j = 0; j < cols; ++j) {
@@ -86,7 +93,7 @@ private:
       }
       for (std::size_t p = 0; p < Parts; ++p) {
         load(from + j * stride + p * W, x);
-        if (p % 2 == 0) __builtin_prefetch(from + j * stride + (Parts + p) * W);
+        if (p % 2 == 0) __builtin_prefetch(from + ahead + j * stride + p * W);
         const vec<float, W> z = x * factor[p];
         sum[p % apart] += z;
         add_product(z, z, square[p % apart]);
@@ -134,17 +141,19 @@ public:
   }
   /// Takes rows [begin, begin + count) of a tile, which come in turn and, but for the last, by multiples of 16.
   void add_rows(const column_tile& t, std::size_t begin, std::size_t count) {
-    const std::size_t end = begin + column_tile::whole(count);
+    const std::size_t all = column_tile::whole(t.rows()), end = begin + column_tile::whole(count);
     for (std::size_t rows; begin < end; begin += rows) {
-      rows = std::min(end - begin, t.height() - begin % t.height());
-      float* const factors = row_factor_.data() + begin;
-      auto fix = [&](std::size_t first, std::size_t some) {
-        for (std::size_t k = first; k < first + some; ++k)
-          if (!(factors[k] > 0)) factors[k] = factor_in_double(t, begin + k, largest_);
-      };
-      const alternating_loop::places to{col_factor_.data(), factors, lanes_.data(),
-                                        lanes_.data() + t.cols() * tile_lanes};
-      run_wide<alternating_loop>(t, begin, rows, to, fix);
+      rows = std::min(end - begin, most_rows - begin % most_rows);
+      add_block(t, begin, rows, begin + rows < all ? begin + rows : begin);
+    }
+  }
+  /// Takes all rows of a tile, in every second pass from the last block to the first one: where a cache is too small
+  /// for the tile, it holds what the pass before ended with.
+  void add_all(const column_tile& t) {
+    if (passes_ % 2 == 0) return add_rows(t, 0, t.rows());
+    for (std::size_t begin, end = column_tile::whole(t.rows()); end > 0; end = begin) {
+      begin = (end - 1) / most_rows * most_rows;
+      add_block(t, begin, end - begin, begin - std::min(begin, most_rows));
     }
   }
   /// Ends a pass, all rows being in. @return  whether another one would even out what is not yet even
@@ -181,6 +190,18 @@ public:
   [[nodiscard]] std::span<const float> col_scale() const { return col_scale_; }   ///< [K] t
 
 private:
+  static constexpr std::size_t most_rows = alternating_loop::most_rows;
+
+  void add_block(const column_tile& t, std::size_t begin, std::size_t rows, std::size_t next) {
+    float* const factors = row_factor_.data() + begin;
+    auto fix = [&](std::size_t first, std::size_t some) {
+      for (std::size_t k = first; k < first + some; ++k)
+        if (!(factors[k] > 0)) factors[k] = factor_in_double(t, begin + k, largest_);
+    };
+    const alternating_loop::places to{col_factor_.data(), factors, lanes_.data(),
+                                      lanes_.data() + t.cols() * tile_lanes};
+    run_wide<alternating_loop>(t, begin, rows, next, to, fix);
+  }
   /// @param largest  magnitude so far
   [[nodiscard]] float factor_in_double(const column_tile& t, std::size_t i, float& largest) const {
     double sum = 0, square = 0;

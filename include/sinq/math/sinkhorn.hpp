@@ -129,7 +129,7 @@ private:
                                   detail::alternating_scales& by, bool begun) const {
     if (!begun) by.start(w.rows(), w.cols());
     for (bool uneven = w.cols() > 1; uneven && by.passes() < options_.iterations; begun = false) {
-      if (!begun) by.add_rows(w, 0, w.rows());
+      if (!begun) by.add_all(w);
       uneven = by.end_pass(w.rows());
     }
     for (std::size_t i = 0; i < row_scale.size(); ++i) row_scale[i] = 1 / by.row_factor()[i];

@@ -113,8 +113,8 @@ public:
   [[nodiscard]] std::span<float> zero() { return high_; } ///< the same, or the largest
 
 private:
-  static constexpr std::size_t most_rows = 32;    // of a part, which never crosses the chunks of the tile
-  static constexpr std::size_t rows_of_pass = 64; // that are balanced together
+  static constexpr std::size_t most_rows = 32; // of a part, which never crosses the chunks of the tile
+  static constexpr std::size_t rows_of_pass = alternating_loop::most_rows; // that are balanced together
   static_assert(column_tile::most_height % most_rows == 0);
 
   [[nodiscard]] bool begins_early() const {

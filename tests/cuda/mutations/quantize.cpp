@@ -45,4 +45,8 @@ TEST_CASE("weights are quantized to the bytes of the CPU") {
     value = i == 5 || j == 7 ? 0.0f : i > 30 ? value + 30.0f : i % 9 == n % 11 ? value * 300.0f : value;
   }
   check(hot, {.bits = 8}, sinq::sinkhorn_rule::alternating);
+  matrix tall = gaussian(90, 64, 16); // which a second pass evens out
+  for (std::size_t n = 0; n < tall.values.size(); ++n)
+    tall.values[n] *= std::exp(static_cast<float>(n * 7 % 64) / 13) * (n / 64 % 9 == n % 9 ? 300.0f : 1.0f);
+  check(tall, {}, sinq::sinkhorn_rule::alternating);
 }
