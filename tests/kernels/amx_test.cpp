@@ -78,6 +78,7 @@ TEST_CASE("the kernels of AMX take rows and tokens in parts, on emulated tiles")
   check_on_tiles(wide, tokens(20, 8300));
   check_on_tiles(wide, tokens(36, 8300));
   check_on_tiles(random_quantized({.rows = 70, .cols = 1100}, 1), tokens(140, 1100));
+  check_on_tiles(random_quantized({.rows = 530, .cols = 600}, 1), tokens(40, 600));
   const std::vector<float> bias(18, 1.0f);
   sinq::thread_pool three{3};
   check_on_tiles(random_quantized({.rows = 18, .cols = 64}, 1), tokens(530, 64), {.bias = bias, .threads = &three});

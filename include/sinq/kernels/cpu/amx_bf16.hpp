@@ -8,8 +8,8 @@
 /// while others are multiplied.
 namespace sinq::detail::amx {
 
-/// Panels and tokens that are multiplied at once: their sums are half a MiB of a second cache of 2 MiB.
-inline constexpr std::size_t most_panels = 16, most_tokens = 512;
+/// Panels and tokens that are multiplied at once: their sums are a MiB of a second cache of 2 MiB.
+inline constexpr std::size_t most_panels = 32, most_tokens = 512;
 /// Tokens that are multiplied by two panels at a time.
 inline constexpr std::size_t tokens_at_once = 2 * tile_tokens;
 
