@@ -150,10 +150,8 @@ SINQ_TARGET_AMX void multiply_bf16(const panel_product& p) {
   for (std::size_t n = 0; n < panels_at_once; ++n) make_tiles<Bits>(p, now, n, 0, levels, w[0]);
   bool kept = false; // the sums of the last unit, in tiles
   for (std::size_t turn = 0; !order.done(now); turn ^= 1) {
-    unit next = order.after(now);
-    const bool last = order.done(next);
-    if (last) next.end = next.begin;
-    const bool keep = few && !last && next.panel == now.panel;
+    const unit next = order.after(now); // of no columns after the last one
+    const bool keep = few && !order.done(next) && next.panel == now.panel;
     const std::size_t cols_begin = now.begin / bf16_cols_at_once * bf16_cols_at_once;
     const std::size_t cols = std::min(bf16_cols_at_once, p.stride - cols_begin);
     for (std::size_t m = 0; m < p.tokens; m += tokens_at_once) {
@@ -179,7 +177,6 @@ SINQ_TARGET_AMX void multiply_bf16(const panel_product& p) {
     for (std::size_t n = 0; n < panels_at_once; ++n) make_tiles<Bits>(p, next, n, now.tiles(), levels, w[turn ^ 1]);
     kept = keep;
     now = next;
-    if (last) break;
   }
   Tiles::release();
 }

@@ -12,8 +12,6 @@ namespace sinq::detail::amx {
 inline constexpr std::size_t byte_step = 64, byte_steps_at_once = 4;
 /// Panels whose outputs are written together.
 inline constexpr std::size_t most_byte_panels = 8;
-/// Bytes of a tile: of codes [16 quads of columns][16 rows x 4], of activations [16 tokens x 64 columns].
-inline constexpr std::size_t byte_tile_bytes = 1024;
 
 /// Sums of a step, of tokens by panels of rows.
 using step_dots = std::int32_t[panels_at_once][tile_tokens][panel_rows];
@@ -60,7 +58,7 @@ SINQ_TARGET_AMX void add_steps(const panel_product& p, const step_dots* dots, st
 /// and vectors hinder each other.
 template <class Tiles, int Bits, bool Codebook>
 SINQ_TARGET_AMX void multiply_byte_tiles(const panel_product& p) {
-  alignas(64) byte w[panels_at_once][byte_steps_at_once * byte_tile_bytes];
+  alignas(64) byte w[panels_at_once][byte_steps_at_once * tile_bytes];
   alignas(64) step_dots dots[byte_steps_at_once];
   Tiles::configure();
   for (std::size_t first = 0; first < p.panels; first += panels_at_once) {
@@ -70,10 +68,10 @@ SINQ_TARGET_AMX void multiply_byte_tiles(const panel_product& p) {
       for (std::size_t n = 0; n < panels_at_once; ++n) write_code_tiles<Bits, Codebook>(pair[n], begin, end, w[n]);
       for (std::size_t n = 0; n < end - begin; ++n) {
         Tiles::template zero<0>(), Tiles::template zero<1>();
-        Tiles::template load<4>(p.bytes + (begin + n) * byte_tile_bytes);
-        Tiles::template load<6>(w[0] + n * byte_tile_bytes);
+        Tiles::template load<4>(p.bytes + (begin + n) * tile_bytes);
+        Tiles::template load<6>(w[0] + n * tile_bytes);
         Tiles::template multiply_bytes<0, 4, 6>();
-        Tiles::template load<7>(w[1] + n * byte_tile_bytes);
+        Tiles::template load<7>(w[1] + n * tile_bytes);
         Tiles::template multiply_bytes<1, 4, 7>();
         Tiles::template store<0>(dots[n][0]), Tiles::template store<1>(dots[n][1]);
       }

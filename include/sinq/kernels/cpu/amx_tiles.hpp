@@ -11,6 +11,9 @@
 
 namespace sinq::detail::amx {
 
+/// Bytes of a tile: activations [16 tokens x 32 columns] of bf16 or [16 x 64] of bytes; weights
+/// [16 pairs of columns][16 rows x 2] or [16 quads][16 x 4].
+inline constexpr std::size_t tile_bytes = 1024;
 /// With fewer tokens than this, dot products of bytes are sooner done than tiles.
 inline constexpr std::size_t fewest_tokens = 9;
 /// With fewer than this, tiles of bytes than those of bf16, unless there are scales for each 32 columns.

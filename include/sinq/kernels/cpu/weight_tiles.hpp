@@ -7,8 +7,6 @@
 /// Tiles of weights in bf16.
 namespace sinq::detail::amx {
 
-/// Bytes of a tile: of weights 16 pairs of columns x 16 rows x 2, of activations 16 tokens x 32 columns.
-inline constexpr std::size_t tile_bytes = 1024;
 /// From the tiles of a unit's first panel to those of the second.
 inline constexpr std::size_t unit_bytes = bf16_cols_at_once / bf16_tile_cols * tile_bytes;
 
